@@ -1,0 +1,166 @@
+/* cpu.h - the state of the virtual CPU, and what everything above agrees on about it.
+ *
+ * This is the lowest folder: it depends on nothing, and the memory system, the
+ * translator, the interpreter and the devices all see the CPU through it.
+ *
+ * While translated code runs, the general registers, the six arithmetic flags, DF and the
+ * x87/MMX/SSE state live in the host's registers; everywhere else they live here. The code
+ * that crosses that line (translator/entry.S) is the only code that moves them.
+ *
+ * Units: addresses and sizes are in bytes. "Linear" is the address after segmentation,
+ * "gpa" the guest-physical address (64-bit, below 4 GiB in practice).
+ * Threads: every field is the vCPU thread's own, except those marked atomic.
+ */
+#ifndef BT86_CPU_CPU_H
+#define BT86_CPU_CPU_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cpu/x86.h"
+
+/* A segment register with its hidden part. limit is in bytes, granularity applied. */
+struct seg {
+	uint16_t sel;
+	uint16_t attr; /* SEG_*; attr & SEG_P clear: a null selector was loaded */
+	uint32_t base;
+	uint32_t limit;
+};
+
+struct table_reg { /* GDTR, IDTR */
+	uint32_t base;
+	uint16_t limit;
+};
+
+/* The FXSAVE image (SDM vol. 1 10.5.1). xmm8-15 are saved there by a 64-bit FXSAVE too and mean nothing. */
+struct fpu_state {
+	_Alignas(16) uint8_t fxsave[512];
+};
+
+/* Why the event-loop thread or a device wants the vCPU's attention (atomic bit set, vcpu->request). */
+#define REQ_IRQ	     0x1u /* the interrupt line to the CPU is high */
+#define REQ_NMI	     0x2u
+#define REQ_STOP     0x4u /* monitor: stop executing until told to go on */
+#define REQ_SHUTDOWN 0x8u /* leave the run loop for good */
+#define REQ_RESET    0x10u
+
+/* An exception on its way. error is valid when has_error. */
+struct exception {
+	bool pending;
+	bool has_error;
+	bool soft; /* int n, int3, into: pushed EIP is that of the next instruction, DPL is checked */
+	uint8_t vector;
+	uint32_t error;
+	uint32_t cr2; /* for #PF: loaded into CR2 at delivery */
+};
+
+struct mem;
+struct machine;
+struct bt;
+
+struct vcpu {
+	/* ---- hot: read and written by translated code, offsets known to the emitter ---- */
+	uint32_t gpr[8];
+	uint32_t eip;
+	/* EFLAGS in four parts, each in its architectural bit position. cpu_eflags() puts them together. */
+	uint32_t flags;	   /* the six arithmetic flags */
+	uint32_t df;	   /* 0 or FL_DF; kept right even while DF is live in the host */
+	uint32_t iflag;	   /* 0 or FL_IF */
+	uint32_t sysflags; /* TF IOPL NT RF VM AC VIF VIP ID */
+	uint32_t cpl;
+	struct seg seg[6];
+	uint32_t cr0, cr2, cr3, cr4;
+	_Atomic uint32_t request; /* REQ_*; set from any thread */
+	uint32_t shadow;	  /* nonzero: interrupts held off for one instruction (sti, mov ss, pop ss) */
+	uint64_t tsc_offset;	  /* guest TSC = host TSC + tsc_offset */
+
+	/* ---- system state ---- */
+	struct seg ldtr, tr;
+	struct table_reg gdtr, idtr;
+	uint32_t dr[8];
+	uint64_t pdpte[4]; /* PAE: loaded with CR3 (SDM vol. 3A 4.4.1) */
+	uint32_t sysenter_cs, sysenter_esp, sysenter_eip;
+	uint64_t apic_base;
+	uint64_t pat;
+	uint64_t efer;
+	uint64_t misc_enable;
+	uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_var[16];
+	uint32_t a20_mask; /* ~0u, or ~(1u << 20) while A20 is off */
+	bool halted;
+	struct exception exc;
+
+	struct fpu_state fpu;
+
+	/* ---- who we belong to ---- */
+	struct mem *mem;
+	struct machine *machine;
+	struct bt *bt; /* the binary translator's private state, NULL under -accel interp */
+
+	/* ---- counters ---- */
+	uint64_t n_interp; /* instructions executed by the interpreter */
+};
+
+static inline uint32_t cpu_eflags(const struct vcpu *c)
+{
+	return c->flags | c->df | c->iflag | c->sysflags | FL_1;
+}
+
+/* Takes all bits of v that exist; the caller has already decided which may change. */
+static inline void cpu_set_eflags(struct vcpu *c, uint32_t v)
+{
+	c->flags = v & FL_ARITH;
+	c->df = v & FL_DF;
+	c->iflag = v & FL_IF;
+	c->sysflags = v & (FL_TF | FL_IOPL | FL_NT | FL_RF | FL_VM | FL_AC | FL_VIF | FL_VIP | FL_ID);
+}
+
+static inline unsigned cpu_iopl(const struct vcpu *c)
+{
+	return (c->sysflags >> 12) & 3u;
+}
+
+static inline bool cpu_protected(const struct vcpu *c)
+{
+	return c->cr0 & CR0_PE;
+}
+
+static inline bool cpu_v86(const struct vcpu *c)
+{
+	return c->sysflags & FL_VM;
+}
+
+static inline bool cpu_paging(const struct vcpu *c)
+{
+	return c->cr0 & CR0_PG;
+}
+
+/* Default operand/address size of code is 32 bits. */
+static inline bool cpu_code32(const struct vcpu *c)
+{
+	return c->seg[CS].attr & SEG_DB;
+}
+
+static inline bool cpu_stack32(const struct vcpu *c)
+{
+	return c->seg[SS].attr & SEG_DB;
+}
+
+/* Base 0, limit 4 GiB - 1, present; data also writable and expand-up. Such a segment checks nothing. */
+static inline bool cpu_seg_flat(const struct seg *s)
+{
+	if (s->base != 0 || s->limit != 0xffffffffu || !(s->attr & SEG_P))
+		return false;
+	return (s->attr & SEG_CODE) ? true : (s->attr & (SEG_RW | SEG_DC)) == SEG_RW;
+}
+
+/* Records an exception for delivery and returns -1, so that a caller may `return cpu_raise(...)`. */
+int cpu_raise(struct vcpu *c, unsigned vector);			      /* no error code */
+int cpu_raise_error(struct vcpu *c, unsigned vector, uint32_t error); /* with error code */
+int cpu_raise_pf(struct vcpu *c, uint32_t linear, uint32_t error);    /* CR2 is loaded when delivered */
+
+/* State after RESET (SDM vol. 3A table 9-1): real mode, CS:IP f000:fff0. Keeps mem, machine, bt. */
+void cpu_reset(struct vcpu *c);
+
+#endif
