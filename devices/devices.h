@@ -60,7 +60,4 @@ void debugport_create(struct machine *m, bool debug_exit, struct chardev *out);
 #define IOAPIC_GPA    0xfec00000u
 #define LAPIC_BUS_HZ  1000000000u /* APIC timer input clock, before the divider */
 
-/* IA32_APIC_BASE was written (vmm/msr.c calls this through machine hooks set by lapic_create). */
-void machine_set_apic_hook(struct machine *m, void (*fn)(void *opaque, uint64_t base), void *opaque);
-
 #endif

@@ -104,6 +104,8 @@ void intr_set(struct machine *m, enum intr_source src, bool level);
 /* Whether the 8259's output reaches the CPU (the local APIC's LINT0 decides; true while it is disabled). */
 void intr_pic_enable(struct machine *m, bool on);
 void nmi_raise(struct machine *m);
+/* fn hears of every write to IA32_APIC_BASE (set by the local APIC; called by msr_write with the lock held). */
+void machine_set_apic_hook(struct machine *m, void (*fn)(void *opaque, uint64_t base), void *opaque);
 
 /* ------------------------------------------------------------------ time
  *
