@@ -60,6 +60,28 @@ struct mem;
 struct machine;
 struct bt;
 
+#define CPU_CALLOUTS 32
+
+/* What translated code and translator/entry.S reach through r15 besides the architectural state. All of it
+ * belongs to the binary translator (vmm/bt.h says who writes what); nothing of it is visible to the guest. */
+struct cpu_hot {
+	uint64_t user_base;  /* r13: base of the current user window */
+	uint64_t super_base; /* base of the current supervisor window */
+	uint64_t table;	     /* r14: indirect-branch table of the current space */
+	uint64_t ret_sp;     /* rsp: return-prediction stack pointer while outside translated code */
+	uint64_t c_sp;	     /* the VMM's own stack while inside */
+	uint64_t resume;     /* host address at which bt_enter goes on */
+	uint64_t slot_bases; /* mem_slot_bases of the current user window */
+	uint32_t kick;	     /* nonzero: return to the run loop at the next chance */
+	uint32_t exit_arg;
+	/* entry points of translator/entry.S */
+	uint64_t go_callout, go_callout_light, go_exit, go_miss;
+	uint64_t seg_base[6]; /* as seg[].base, but 64 bits wide; 4 GiB more when the segment is not usable freely */
+	uint64_t callouts[CPU_CALLOUTS];
+	/* as of a fault in translated code */
+	uint64_t fault_pc, fault_addr, fault_err, fault_trap;
+};
+
 struct vcpu {
 	/* ---- hot: read and written by translated code, offsets known to the emitter ---- */
 	uint32_t gpr[8];
@@ -75,6 +97,7 @@ struct vcpu {
 	_Atomic uint32_t request; /* REQ_*; set from any thread */
 	uint32_t shadow;	  /* nonzero: interrupts held off for one instruction (sti, mov ss, pop ss) */
 	uint64_t tsc_offset;	  /* guest TSC = host TSC + tsc_offset */
+	struct cpu_hot hot;
 
 	/* ---- system state ---- */
 	struct seg ldtr, tr;

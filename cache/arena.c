@@ -1,0 +1,82 @@
+/* arena.c - the code arena and the cache's life: one memfd, a writable and an executable view (W^X). */
+#include "cache/cache_private.h"
+
+#include <stdio.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static void *map_or_null(size_t len, int prot, int flags, int fd)
+{
+	void *p = mmap(NULL, len, prot, flags, fd, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+int cache_init(struct cache *k, uint32_t size, const uint64_t entry[4], char *err, size_t errlen)
+{
+	memset(k, 0, sizeof *k);
+	k->size = size;
+	int fd = memfd_create("bt86-code", MFD_CLOEXEC);
+	if (fd < 0 || ftruncate(fd, size) < 0)
+		goto fail;
+	k->rw = map_or_null(size, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+	k->rx = map_or_null(size, PROT_READ | PROT_EXEC, MAP_SHARED, fd);
+	close(fd);
+	k->max_blocks = size / 192;
+	k->max_sides = size / 24;
+	const int anon = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+	k->blocks = map_or_null(k->max_blocks * sizeof *k->blocks, PROT_READ | PROT_WRITE, anon, -1);
+	k->sides = map_or_null(k->max_sides * sizeof *k->sides, PROT_READ | PROT_WRITE, anon, -1);
+	k->hash = map_or_null(HASH_SIZE * sizeof *k->hash, PROT_READ | PROT_WRITE, anon, -1);
+	k->pages = map_or_null(PAGES_SIZE * sizeof *k->pages, PROT_READ | PROT_WRITE, anon, -1);
+	k->spaces = map_or_null(MAX_SPACES * sizeof *k->spaces, PROT_READ | PROT_WRITE, anon, -1);
+	if (!k->rw || !k->rx || !k->blocks || !k->sides || !k->hash || !k->pages || !k->spaces)
+		goto fail;
+	k->miss = entry[0];
+	k->ret_miss = entry[1];
+	k->leave = entry[2];
+	k->ret_leave = entry[3];
+	if (space_init_tables(k) < 0)
+		goto fail;
+	k->hot = 64; /* offset 0 means "none" */
+	k->cold = size;
+	return 0;
+fail:
+	snprintf(err, errlen, "cannot set up the translation cache: %s", strerror(errno));
+	return -1;
+}
+
+void cache_destroy(struct cache *k)
+{
+	space_destroy_all(k);
+	munmap(k->rw, k->size);
+	munmap(k->rx, k->size);
+	munmap(k->blocks, k->max_blocks * sizeof *k->blocks);
+	munmap(k->sides, k->max_sides * sizeof *k->sides);
+	munmap(k->hash, HASH_SIZE * sizeof *k->hash);
+	munmap(k->pages, PAGES_SIZE * sizeof *k->pages);
+	munmap(k->spaces, MAX_SPACES * sizeof *k->spaces);
+}
+
+void cache_flush(struct cache *k)
+{
+	k->stats.flushes++;
+	k->stats.blocks_now = 0;
+	k->nblocks = 0;
+	k->nsides = 0;
+	k->hot = 64;
+	k->cold = k->size;
+	memset(k->hash, 0, HASH_SIZE * sizeof *k->hash);
+	memset(k->pages, 0, PAGES_SIZE * sizeof *k->pages);
+	for (uint32_t i = 0; i < k->nspaces; i++)
+		if (k->spaces[i].used)
+			space_reset(k, &k->spaces[i]);
+}
+
+bool cache_has_room(const struct cache *k, uint32_t bytes)
+{
+	return k->cold - k->hot > bytes && k->nblocks < k->max_blocks && k->nsides + CACHE_MAX_INSNS < k->max_sides;
+}
