@@ -1,0 +1,334 @@
+/* decode.c - bytes to struct insn, by way of Zydis.
+ *
+ * Zydis knows every x86 there is; the guest CPU is one of them: 32-bit, legacy encodings, up to SSE4.2 with
+ * AES, PCLMULQDQ, POPCNT, MOVBE, RDRAND and RDSEED. Three filters take the rest away: decoder modes (so that
+ * F3 0F BC is BSF, and the hint-NOP space NOP, as on a CPU without BMI, MPX and CET), the table of ISA sets
+ * that are offered, and a few single instructions (guest_lacks).
+ *
+ * ModRM and SIB are taken apart here and not through Zydis' operands: those cost as much as the rest of the
+ * decoding.
+ */
+#include "translator/decode.h"
+
+#include <string.h>
+
+#include "cpu/x86.h"
+
+static ZydisDecoder decoder16, decoder32;
+
+__attribute__((constructor)) static void decoders_init(void)
+{
+	static const ZydisDecoderMode off[] = {
+		ZYDIS_DECODER_MODE_MPX,	  ZYDIS_DECODER_MODE_CET,      ZYDIS_DECODER_MODE_LZCNT,
+		ZYDIS_DECODER_MODE_TZCNT, ZYDIS_DECODER_MODE_CLDEMOTE, ZYDIS_DECODER_MODE_KNC,
+	};
+
+	ZydisDecoderInit(&decoder16, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+	ZydisDecoderInit(&decoder32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+	for (unsigned k = 0; k < sizeof off / sizeof *off; k++) {
+		ZydisDecoderEnableMode(&decoder16, off[k], ZYAN_FALSE);
+		ZydisDecoderEnableMode(&decoder32, off[k], ZYAN_FALSE);
+	}
+}
+
+static const bool offered[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
+	[ZYDIS_ISA_SET_I86] = true,	     [ZYDIS_ISA_SET_I186] = true,
+	[ZYDIS_ISA_SET_I286REAL] = true,     [ZYDIS_ISA_SET_I286PROTECTED] = true,
+	[ZYDIS_ISA_SET_I386] = true,	     [ZYDIS_ISA_SET_I486] = true,
+	[ZYDIS_ISA_SET_I486REAL] = true,     [ZYDIS_ISA_SET_PENTIUMREAL] = true,
+	[ZYDIS_ISA_SET_PENTIUMMMX] = true,   [ZYDIS_ISA_SET_PPRO] = true,
+	[ZYDIS_ISA_SET_CMOV] = true,	     [ZYDIS_ISA_SET_FCMOV] = true,
+	[ZYDIS_ISA_SET_FAT_NOP] = true,	     [ZYDIS_ISA_SET_LAHF] = true,
+	[ZYDIS_ISA_SET_RDPMC] = true,	     [ZYDIS_ISA_SET_X87] = true,
+	[ZYDIS_ISA_SET_FXSAVE] = true,	     [ZYDIS_ISA_SET_CLFSH] = true,
+	[ZYDIS_ISA_SET_PAUSE] = true,	     [ZYDIS_ISA_SET_PREFETCH_NOP] = true,
+	[ZYDIS_ISA_SET_SSE] = true,	     [ZYDIS_ISA_SET_SSEMXCSR] = true,
+	[ZYDIS_ISA_SET_SSE_PREFETCH] = true, [ZYDIS_ISA_SET_SSE2] = true,
+	[ZYDIS_ISA_SET_SSE2MMX] = true,	     [ZYDIS_ISA_SET_SSE3] = true,
+	[ZYDIS_ISA_SET_SSE3X87] = true,	     [ZYDIS_ISA_SET_SSSE3] = true,
+	[ZYDIS_ISA_SET_SSSE3MMX] = true,     [ZYDIS_ISA_SET_SSE4] = true,
+	[ZYDIS_ISA_SET_SSE42] = true,	     [ZYDIS_ISA_SET_AES] = true,
+	[ZYDIS_ISA_SET_PCLMULQDQ] = true,    [ZYDIS_ISA_SET_POPCNT] = true,
+	[ZYDIS_ISA_SET_MOVBE] = true,	     [ZYDIS_ISA_SET_RDRAND] = true,
+	[ZYDIS_ISA_SET_RDSEED] = true,
+};
+
+/* Instructions of an offered set (by Zydis' book-keeping) that the guest CPU does not have, or has only to
+ * fault. */
+static bool guest_lacks(const ZydisDecodedInstruction *z)
+{
+	switch (z->mnemonic) {
+	case ZYDIS_MNEMONIC_UD0:
+	case ZYDIS_MNEMONIC_UD1:
+	case ZYDIS_MNEMONIC_UD2:
+	case ZYDIS_MNEMONIC_RSM: /* #UD outside system management mode (SDM vol. 3C 31.3), which does not
+				    exist here */
+	case ZYDIS_MNEMONIC_SYSCALL:
+	case ZYDIS_MNEMONIC_SYSRET:
+		return true;
+	case ZYDIS_MNEMONIC_MOV: /* LOCK MOV CR0 is AMD's CR8 */
+		return z->opcode_map == ZYDIS_OPCODE_MAP_0F && (z->attributes & ZYDIS_ATTRIB_HAS_LOCK);
+	default:
+		return false;
+	}
+}
+
+/* The set 0F 0D (PREFETCHW) comes under depends on the form; CPUs without 3DNow! run it as a no-operation. */
+static bool is_prefetchw(const ZydisDecodedInstruction *z)
+{
+	return z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->opcode == 0x0d;
+}
+
+static void scan_prefixes(struct insn *o, bool code32)
+{
+	bool op = false, ad = false;
+	unsigned n = 0;
+
+	o->segover = -1;
+	for (; n < o->len; n++) {
+		switch (o->raw[n]) {
+		case 0x26:
+			o->segover = ES;
+			continue;
+		case 0x2e:
+			o->segover = CS;
+			continue;
+		case 0x36:
+			o->segover = SS;
+			continue;
+		case 0x3e:
+			o->segover = DS;
+			continue;
+		case 0x64:
+			o->segover = FS;
+			continue;
+		case 0x65:
+			o->segover = GS;
+			continue;
+		case 0x66:
+			op = true;
+			o->prefix |= INSN_66;
+			continue;
+		case 0x67:
+			ad = true;
+			o->prefix |= INSN_67;
+			continue;
+		case 0xf0:
+			o->prefix |= INSN_LOCK;
+			continue;
+		case 0xf2:
+			o->prefix = (uint8_t)((o->prefix & ~INSN_REP) | INSN_REPNE);
+			continue;
+		case 0xf3:
+			o->prefix = (uint8_t)((o->prefix & ~INSN_REPNE) | INSN_REP);
+			continue;
+		}
+		break;
+	}
+	o->nprefix = (uint8_t)n;
+	o->opsize = code32 != op ? 4 : 2;
+	o->adsize = code32 != ad ? 4 : 2;
+}
+
+/* 16-bit ModRM addressing (SDM vol. 2A table 2-1). */
+static void mem_operand16(struct insn *o)
+{
+	static const struct {
+		int8_t base, index;
+	} forms[8] = {{EBX, ESI}, {EBX, EDI}, {EBP, ESI}, {EBP, EDI},
+		      {ESI, -1},  {EDI, -1},  {EBP, -1},  {EBX, -1}};
+
+	if (o->mod == 0 && o->rm == 6)
+		return;
+	o->base = forms[o->rm].base;
+	o->index = forms[o->rm].index;
+	if (o->base == EBP)
+		o->seg = SS;
+}
+
+/* 32-bit ModRM and SIB addressing (tables 2-2 and 2-3). */
+static void mem_operand32(struct insn *o)
+{
+	if (o->rm == 4) {
+		uint8_t sib = o->raw[o->modrm_off + 1];
+
+		o->base = (int8_t)(sib & 7);
+		o->index = (int8_t)(sib >> 3 & 7);
+		o->scale = (uint8_t)(1u << (sib >> 6));
+		if (o->index == 4) {
+			o->index = -1;
+			o->scale = 1;
+		}
+	} else {
+		o->base = (int8_t)o->rm;
+	}
+	if (o->mod == 0 && o->base == EBP)
+		o->base = -1;
+	if (o->base == ESP || o->base == EBP)
+		o->seg = SS;
+}
+
+static void take_modrm(struct insn *o, const ZydisDecodedInstruction *z)
+{
+	o->has_modrm = true;
+	o->mod = z->raw.modrm.mod;
+	o->reg = z->raw.modrm.reg;
+	o->rm = z->raw.modrm.rm;
+	o->modrm_off = z->raw.modrm.offset;
+	if (o->opmap == 1 && o->opcode >= 0x20 && o->opcode <= 0x23)
+		o->mod = 3;
+	if (o->mod == 3)
+		return;
+	o->has_mem = true;
+	if (o->adsize == 2)
+		mem_operand16(o);
+	else
+		mem_operand32(o);
+}
+
+static void take_immediates(struct insn *o, const ZydisDecodedInstruction *z)
+{
+	const struct ZydisDecodedInstructionRawImm_ *imm = z->raw.imm;
+
+	if (imm[0].size) {
+		o->imm_off = imm[0].offset;
+		o->imm_size = (uint8_t)(imm[0].size / 8);
+		o->imm = (uint32_t)imm[0].value.u;
+	}
+	if (imm[1].size) {
+		o->imm2_size = (uint8_t)(imm[1].size / 8);
+		o->imm2 = (uint32_t)imm[1].value.u;
+	}
+}
+
+/* Whether opcode (one-byte map) is one of the shift group 2 instructions, and where their count comes from.
+ */
+static bool is_shift_group(const struct insn *o)
+{
+	return o->opmap == 0 &&
+	       (o->opcode == 0xc0 || o->opcode == 0xc1 || (o->opcode >= 0xd0 && o->opcode <= 0xd3));
+}
+
+static bool is_double_shift(const struct insn *o)
+{
+	return o->opmap == 1 &&
+	       (o->opcode == 0xa4 || o->opcode == 0xa5 || o->opcode == 0xac || o->opcode == 0xad);
+}
+
+/* Shifts write no flag when the masked count is 0; RCL and RCR of 8 and 16 bits also when it is a multiple of
+ * the width plus carry. Zydis' table speaks of a count that is neither 0 nor 1. */
+static void shift_flags(struct insn *o)
+{
+	bool by_cl = is_shift_group(o) ? o->opcode == 0xd2 || o->opcode == 0xd3 : (o->opcode & 1);
+	bool by_1 = is_shift_group(o) && (o->opcode == 0xd0 || o->opcode == 0xd1);
+	unsigned count = by_1 ? 1 : o->imm & 31u;
+
+	if (by_cl) {
+		o->fl_writes = 0;
+		return;
+	}
+	if (is_shift_group(o) && (o->reg == 2 || o->reg == 3)) {
+		if (!(o->opcode & 1))
+			count %= 9;
+		else if (o->opsize == 2)
+			count %= 17;
+	}
+	if (count == 0) {
+		o->fl_writes = o->fl_undefined = 0;
+		if (o->reg != 2 && o->reg != 3)
+			o->fl_reads = 0;
+	} else if (count == 1) {
+		o->fl_undefined &= (uint16_t)~FL_OF;
+	}
+}
+
+static bool stores_eflags(const struct insn *o)
+{
+	if (o->opmap == 0) {
+		switch (o->opcode) {
+		case 0x9a: /* far call and jump: perhaps to another task */
+		case 0xea:
+		case 0x9c: /* pushf */
+		case 0xcc: /* int3, int, into, icebp, iret */
+		case 0xcd:
+		case 0xce:
+		case 0xcf:
+		case 0xf1:
+			return true;
+		case 0xff:
+			return o->reg == 3 || o->reg == 5;
+		}
+	}
+	return false;
+}
+
+static void take_flags(struct insn *o, const ZydisDecodedInstruction *z)
+{
+	const uint32_t mask = FL_ARITH | FL_DF;
+	const ZydisAccessedFlags *f = z->cpu_flags;
+
+	if (f) {
+		o->fl_reads = (uint16_t)(f->tested & mask);
+		o->fl_writes = (uint16_t)((f->modified | f->set_0 | f->set_1 | f->undefined) & mask);
+		o->fl_undefined = (uint16_t)(f->undefined & mask);
+	}
+	if (is_shift_group(o) || is_double_shift(o))
+		shift_flags(o);
+	if (stores_eflags(o)) {
+		o->fl_reads = (uint16_t)mask;
+		if (o->opcode != 0xcf)
+			o->fl_writes = 0;
+	}
+	/* cmps and scas under a prefix run zero times when (e)cx is 0. */
+	if (o->opmap == 0 && (o->prefix & (INSN_REP | INSN_REPNE)) &&
+	    (o->opcode == 0xa6 || o->opcode == 0xa7 || o->opcode == 0xae || o->opcode == 0xaf))
+		o->fl_writes = 0;
+}
+
+enum decode_result decode_insn(const uint8_t *p, unsigned avail, bool code32, struct insn *out)
+{
+	ZydisDecodedInstruction z;
+	ZydisDecoderContext ctx;
+	ZyanStatus st = ZydisDecoderDecodeInstruction(code32 ? &decoder32 : &decoder16, &ctx, p, avail, &z);
+
+	if (!ZYAN_SUCCESS(st)) {
+		if (st == ZYDIS_STATUS_NO_MORE_DATA)
+			return DECODE_MORE;
+		return st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG ? DECODE_TOO_LONG : DECODE_INVALID;
+	}
+	if (z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || guest_lacks(&z) ||
+	    !(offered[z.meta.isa_set] || is_prefetchw(&z)))
+		return DECODE_INVALID;
+
+	memset(out, 0, sizeof *out);
+	out->mnemonic = (uint16_t)z.mnemonic;
+	out->len = z.length;
+	memcpy(out->raw, p, z.length);
+	out->opmap = (uint8_t)z.opcode_map;
+	out->opcode = z.opcode;
+	scan_prefixes(out, code32);
+	out->seg = DS;
+	out->base = out->index = -1;
+	out->scale = 1;
+	if (z.attributes & ZYDIS_ATTRIB_HAS_MODRM)
+		take_modrm(out, &z);
+	if (out->opmap == 0 && out->opcode >= 0xa0 && out->opcode <= 0xa3)
+		out->has_mem = true;
+	if (out->segover >= 0)
+		out->seg = (uint8_t)out->segover;
+	if (z.raw.disp.size) {
+		out->disp = (int32_t)z.raw.disp.value;
+		out->disp_off = z.raw.disp.offset;
+		out->disp_size = (uint8_t)(z.raw.disp.size / 8);
+	}
+	take_immediates(out, &z);
+	take_flags(out, &z);
+	return DECODE_OK;
+}
+
+void decode_flags(const struct insn *i, uint32_t *reads, uint32_t *writes, uint32_t *undefined)
+{
+	*reads = i->fl_reads;
+	*writes = i->fl_writes;
+	*undefined = i->fl_undefined;
+}
