@@ -139,7 +139,15 @@ void machine_poweroff(struct machine *m, int status); /* leave the run loop with
 void machine_reset_request(struct machine *m);	       /* honours no_reboot */
 void machine_stop(struct machine *m);		       /* monitor: vCPU stops at an instruction boundary */
 void machine_cont(struct machine *m);
-bool machine_stopped(struct machine *m);
+bool machine_stopped(struct machine *m);	       /* the vCPU stands still now (or has not been started) */
+/* Waits until it does. Lock held by the caller (it is let go meanwhile); not from the vCPU thread. The vCPU's state may
+ * be read until the next machine_cont. False if the guest is ending instead. */
+bool machine_wait_stopped(struct machine *m);
+
+/* What has to be put right (the terminal) before the process dies of a signal. fn is async-signal-safe; one per
+ * process. machine_run_fatal_hook may be called from a signal handler, more than once. */
+void machine_set_fatal_hook(void (*fn)(void));
+void machine_run_fatal_hook(void);
 
 /* ------------------------------------------------------------------ CPUID and MSRs (vmm/cpuid.c, vmm/msr.c) */
 void cpuid_init(struct machine *m, const char *model); /* exits via err in machine_create for unknown models */
@@ -148,6 +156,11 @@ void cpuid_query(const struct vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t
 /* Reserved bits of CR4 for the model: a write of one raises #GP. */
 uint32_t cpuid_cr4_allowed(const struct vcpu *c);
 bool cpuid_has_nx(const struct vcpu *c);
+/* The APIC timer's input clock as leaf 0x40000010 tells it (devices.h, LAPIC_BUS_HZ). */
+#define CPUID_APIC_BUS_KHZ 1000000u
+/* Counters that the guest reads with leaves 0x40000100 (how many) and 0x40000101 + i (value:
+ * low half in EAX, high half in EBX). fn fills out[0..max) and returns how many it has; vCPU thread. */
+void cpuid_set_counters(struct machine *m, unsigned (*fn)(void *opaque, uint64_t *out, unsigned max), void *opaque);
 /* 0, or -1 with #GP(0) recorded. */
 int msr_read(struct vcpu *c, uint32_t index, uint64_t *value);
 int msr_write(struct vcpu *c, uint32_t index, uint64_t value);
