@@ -1,0 +1,221 @@
+/* clock.c - guest time and timers.
+ *
+ * clock_ns is CLOCK_MONOTONIC less a base. When the monitor has stopped the guest, the value is frozen; on
+ * continuing, the base moves by the length of the stop, and tsc_offset by the same stretch of TSC ticks, so
+ * that the guest notices nothing.
+ *
+ * All timers share one timerfd. It is never set later than the earliest deadline; when a timer is moved back
+ * or disarmed it is left as it is, at the price of one idle wake-up, because periodic timers are re-armed far
+ * more often than they are cancelled.
+ */
+#include "vmm/machine_private.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS_PER_S	 1000000000ull
+#define CALIBRATE_NS	 20000000ull /* two samples 20 ms apart, each good to some 30 ns: 3 ppm */
+#define SAMPLES		 16
+#define TIMERS_PER_BATCH 64
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+static void clock_program(struct machine *m);
+
+/* ------------------------------------------------------------------ the clock */
+
+uint64_t clock_ns(const struct machine *m)
+{
+	uint64_t frozen = atomic_load_explicit(&m->clock_frozen, memory_order_acquire);
+
+	if (frozen)
+		return frozen - 1;
+	return monotonic_ns() - atomic_load_explicit(&m->clock_base, memory_order_relaxed);
+}
+
+void clock_freeze(struct machine *m)
+{
+	uint64_t now = clock_ns(m);
+
+	m->clock_frozen_tsc = __builtin_ia32_rdtsc();
+	atomic_store(&m->clock_frozen, now + 1);
+}
+
+void clock_thaw(struct machine *m)
+{
+	uint64_t now = atomic_load(&m->clock_frozen) - 1;
+
+	atomic_store(&m->clock_base, monotonic_ns() - now);
+	atomic_store(&m->clock_frozen, 0);
+	m->vcpu.tsc_offset -= __builtin_ia32_rdtsc() - m->clock_frozen_tsc;
+	m->timer_programmed = UINT64_MAX;
+	clock_program(m);
+}
+
+/* ------------------------------------------------------------------ TSC rate */
+
+/* One (ns, tsc) pair: the tightest of several tries, in case we are preempted in one. */
+static void clock_sample(uint64_t *ns, uint64_t *tsc)
+{
+	uint64_t best = UINT64_MAX;
+
+	for (int i = 0; i < SAMPLES; i++) {
+		uint64_t before = __builtin_ia32_rdtsc();
+		uint64_t t = monotonic_ns();
+		uint64_t width = __builtin_ia32_rdtsc() - before;
+		if (width < best) {
+			best = width;
+			*ns = t;
+			*tsc = before + width / 2;
+		}
+	}
+}
+
+/* The first sample is taken at creation, the second when somebody asks, so that loading the guest is not
+ * wasted. */
+static uint64_t clock_measure_tsc(const struct machine *m)
+{
+	uint64_t ns, tsc;
+
+	uint64_t now = monotonic_ns();
+	if (now - m->cal_ns < CALIBRATE_NS) {
+		struct timespec rest = {.tv_nsec = (long)(CALIBRATE_NS - (now - m->cal_ns))};
+		while (nanosleep(&rest, &rest) < 0 && errno == EINTR)
+			;
+	}
+	clock_sample(&ns, &tsc);
+	return (uint64_t)((unsigned __int128)(tsc - m->cal_tsc) * NS_PER_S / (ns - m->cal_ns));
+}
+
+uint64_t clock_tsc_hz(const struct machine *m)
+{
+	uint64_t hz = atomic_load_explicit(&m->tsc_hz, memory_order_relaxed);
+
+	if (!hz) {
+		uint64_t unknown = 0;
+		struct machine *cache =
+			(struct machine *)(uintptr_t)m; /* measured once, constant from then on */
+		hz = clock_measure_tsc(m);
+		if (!atomic_compare_exchange_strong(&cache->tsc_hz, &unknown, hz))
+			hz = unknown;
+	}
+	return hz;
+}
+
+/* ------------------------------------------------------------------ timers */
+
+/* Sets the timerfd for the earliest timer, if it is not set for then or sooner. */
+static void clock_program(struct machine *m)
+{
+	uint64_t earliest = m->timers ? m->timers->deadline : UINT64_MAX;
+
+	if (m->timers_running || earliest >= m->timer_programmed || atomic_load(&m->clock_frozen))
+		return;
+	m->timer_programmed = earliest;
+	/* An absolute time in the past fires at once; one beyond the clock's range never does. */
+	uint64_t abs;
+	if (__builtin_add_overflow(earliest, atomic_load(&m->clock_base), &abs) || abs > INT64_MAX)
+		return;
+	struct itimerspec its = {
+		.it_value = {.tv_sec = (time_t)(abs / NS_PER_S), .tv_nsec = (long)(abs % NS_PER_S)}};
+	timerfd_settime(m->timer_fd, TFD_TIMER_ABSTIME, &its, NULL);
+}
+
+static void vtimer_unlink(struct vtimer *t)
+{
+	for (struct vtimer **p = &t->machine->timers; *p; p = &(*p)->next) {
+		if (*p == t) {
+			*p = t->next;
+			break;
+		}
+	}
+	t->deadline = UINT64_MAX;
+	t->next = NULL;
+}
+
+void vtimer_init(struct machine *m, struct vtimer *t, void (*fn)(void *opaque), void *opaque)
+{
+	*t = (struct vtimer){.deadline = UINT64_MAX, .fn = fn, .opaque = opaque, .machine = m};
+}
+
+void vtimer_arm(struct vtimer *t, uint64_t deadline_ns)
+{
+	struct vtimer **p = &t->machine->timers;
+
+	if (t->deadline == deadline_ns)
+		return;
+	vtimer_disarm(t);
+	if (deadline_ns == UINT64_MAX)
+		return;
+	t->deadline = deadline_ns;
+	while (*p && (*p)->deadline <= deadline_ns)
+		p = &(*p)->next;
+	t->next = *p;
+	*p = t;
+	clock_program(t->machine);
+}
+
+void vtimer_disarm(struct vtimer *t)
+{
+	if (t->deadline != UINT64_MAX)
+		vtimer_unlink(t);
+}
+
+void clock_run_timers(struct machine *m)
+{
+	uint64_t now = clock_ns(m);
+
+	if (atomic_load(&m->clock_frozen))
+		return;
+	m->timers_running = true;
+	/* A timer that re-arms itself in the past catches up here, but cannot keep the lock for ever. */
+	for (int i = 0; i < TIMERS_PER_BATCH && m->timers && m->timers->deadline <= now; i++) {
+		struct vtimer *t = m->timers;
+		vtimer_unlink(t);
+		t->fn(t->opaque);
+	}
+	m->timers_running = false;
+	m->timer_programmed = UINT64_MAX;
+	clock_program(m);
+}
+
+static void clock_timerfd_ready(void *opaque, uint32_t events)
+{
+	struct machine *m = opaque;
+	uint64_t expirations;
+
+	(void)events;
+	if (read(m->timer_fd, &expirations, sizeof expirations) == sizeof expirations)
+		clock_run_timers(m);
+}
+
+int clock_init(struct machine *m)
+{
+	m->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	if (m->timer_fd < 0)
+		return -errno;
+	m->timer_programmed = UINT64_MAX;
+	clock_sample(&m->cal_ns, &m->cal_tsc);
+	atomic_store(&m->clock_base, m->cal_ns);
+	return 0;
+}
+
+int clock_watch(struct machine *m)
+{
+	return evloop_add_fd(m, m->timer_fd, EPOLLIN, clock_timerfd_ready, m);
+}
+
+void clock_fini(struct machine *m)
+{
+	close(m->timer_fd);
+}
