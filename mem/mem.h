@@ -29,6 +29,9 @@
 #define PAGE_SIZE  4096u
 #define PAGE_MASK  0xfffff000u
 
+/* Physical address bits of the guest CPU, which CPUID must report: they decide the reserved bits of entries. */
+#define MEM_MAXPHYADDR 36
+
 struct mem;
 struct window;
 
@@ -101,9 +104,10 @@ int mem_write(struct vcpu *c, uint32_t lin, const void *buf, unsigned len, unsig
 int mem_probe(struct vcpu *c, uint32_t lin, unsigned len, unsigned acc);
 
 /* One entry per (user, index): tag is lin & PAGE_MASK | 1 for a valid entry. add + lin is the host address.
- * Entries exist only for RAM; write entries only for pages that no trace watches and whose D bit is set. */
+ * Entries exist only for RAM; write entries only for pages that no trace watches and whose D bit is set;
+ * fetch entries only for pages that are not NX. */
 struct tlb_entry {
-	uint32_t rtag, wtag;
+	uint32_t rtag, wtag, xtag, unused;
 	uintptr_t add;
 };
 #define TLB_SIZE 1024u
@@ -118,7 +122,8 @@ struct soft_tlb *mem_tlb(struct mem *m);
 	{                                                                                                      \
 		const struct tlb_entry *t =                                                                    \
 			&((struct soft_tlb *)(void *)c->mem)->e[!!(acc & ACC_USER)][(lin >> 12) % TLB_SIZE];   \
-		if (t->rtag == ((lin & PAGE_MASK) | 1u) && (lin & 0xfffu) <= PAGE_SIZE - sizeof(type)) {       \
+		if (((acc & ACC_EXEC) ? t->xtag : t->rtag) == ((lin & PAGE_MASK) | 1u) &&                      \
+		    (lin & 0xfffu) <= PAGE_SIZE - sizeof(type)) {                                              \
 			memcpy(v, (const void *)(t->add + lin), sizeof *v);                                    \
 			return 0;                                                                              \
 		}                                                                                              \
@@ -134,7 +139,7 @@ struct soft_tlb *mem_tlb(struct mem *m);
 		}                                                                                              \
 		return mem_write(c, lin, &v, sizeof v, acc);                                                   \
 	}
-/* struct mem begins with its struct soft_tlb (asserted in mem/mem.c), which is what lets these inline. */
+/* struct mem begins with its struct soft_tlb (asserted in mem/ram.c), which is what lets these inline. */
 MEM_DEFINE_ACCESS(8, uint8_t)
 MEM_DEFINE_ACCESS(16, uint16_t)
 MEM_DEFINE_ACCESS(32, uint32_t)
@@ -153,7 +158,7 @@ void mem_mode_changed(struct vcpu *c);		   /* CR0.PG/WP, CR4.PSE/PAE/PGE, EFER.N
 
 #define TRACE_PT    0x1u /* page directory or page table reachable from a cached window */
 #define TRACE_CODE  0x2u /* translated code came from here */
-#define TRACE_DIRTY 0x4u /* dirty tracking */
+#define TRACE_DIRTY 0x4u /* dirty tracking: the first write takes this trace off again */
 
 /* Adds or removes a kind of trace on the page of gpa. With any trace set the page is write-protected in every
  * window and absent from the TLB's write side. Idempotent. */

@@ -1,0 +1,171 @@
+/* access.c - linear reads and writes for the interpreter and the callouts, and their software TLB.
+ *
+ * The TLB holds only pages of RAM. An entry's three tags say for which kinds of access it may be used without
+ * looking further: rtag for reads, wtag for writes (D already set, no trace on the page), xtag for
+ * instruction fetches (not NX). A page-table change leaves stale entries exactly as a hardware TLB would,
+ * until the guest flushes; a trace takes write tags away at once.
+ */
+#include "mem/internal.h"
+
+struct soft_tlb *mem_tlb(struct mem *m)
+{
+	return &m->tlb;
+}
+
+static struct tlb_entry *tlb_at(struct mem *m, unsigned used)
+{
+	return &m->tlb.e[used / TLB_SIZE][used % TLB_SIZE];
+}
+
+static void tlb_drop(struct tlb_entry *t)
+{
+	t->rtag = t->wtag = t->xtag = 0;
+}
+
+void tlb_flush(struct mem *m)
+{
+	if (m->tlb_used_n > TLB_USED_MAX) {
+		fill_zero(&m->tlb, sizeof m->tlb);
+	} else {
+		for (unsigned i = 0; i < m->tlb_used_n; i++)
+			tlb_drop(tlb_at(m, m->tlb_used[i]));
+	}
+	m->tlb_used_n = 0;
+	m->tlb_large = false;
+}
+
+void tlb_flush_page(struct mem *m, uint32_t lin)
+{
+	if (m->tlb_large) {
+		tlb_flush(m);
+		return;
+	}
+	for (unsigned user = 0; user < 2; user++) {
+		struct tlb_entry *t = &m->tlb.e[user][lin >> 12 & (TLB_SIZE - 1)];
+
+		if (t->rtag == ((lin & PAGE_MASK) | 1u))
+			tlb_drop(t);
+	}
+}
+
+/* A valid entry has a read tag: whatever may be written or executed may be read. */
+static void tlb_drop_write(const struct mem *m, struct tlb_entry *t, uint64_t gfn)
+{
+	if (t->wtag && (t->add + (t->wtag & PAGE_MASK) - (uintptr_t)m->ram) >> PAGE_SHIFT == gfn)
+		t->wtag = 0;
+}
+
+void tlb_drop_writes(struct mem *m, uint64_t gfn)
+{
+	if (m->tlb_used_n > TLB_USED_MAX) {
+		for (unsigned i = 0; i < 2 * TLB_SIZE; i++)
+			tlb_drop_write(m, tlb_at(m, i), gfn);
+		return;
+	}
+	for (unsigned i = 0; i < m->tlb_used_n; i++)
+		tlb_drop_write(m, tlb_at(m, m->tlb_used[i]), gfn);
+}
+
+static void tlb_fill(struct vcpu *c, uint32_t lin, unsigned acc, const struct walk *w)
+{
+	struct mem *m = c->mem;
+	const unsigned user = !!(acc & ACC_USER), index = lin >> 12 & (TLB_SIZE - 1);
+	struct tlb_entry *t = &m->tlb.e[user][index];
+	const uint32_t tag = (lin & PAGE_MASK) | 1u;
+	const bool may_write = w->writable || (!user && !(c->cr0 & CR0_WP));
+
+	if (!t->rtag) {
+		if (m->tlb_used_n < TLB_USED_MAX)
+			m->tlb_used[m->tlb_used_n++] = (uint16_t)(user * TLB_SIZE + index);
+		else
+			m->tlb_used_n = TLB_USED_MAX + 1;
+	}
+	if (w->page_size != PAGE_SIZE && cpu_paging(c))
+		m->tlb_large = true;
+	t->add = (uintptr_t)m->ram + (w->gpa & ~0xfffull) - (lin & PAGE_MASK);
+	t->rtag = tag;
+	t->xtag = w->nx ? 0 : tag;
+	t->wtag = may_write && w->dirty && !m->trace[w->gpa >> PAGE_SHIFT] ? tag : 0;
+}
+
+/* Finds where lin is; fills the TLB when it is RAM. */
+static int translate(struct vcpu *c, uint32_t lin, unsigned acc, uint64_t *gpa)
+{
+	struct walk w;
+
+	if (mem_walk(c, lin, acc, &w) < 0)
+		return -1;
+	*gpa = w.gpa;
+	if (!(acc & ACC_PEEK) && gpa_is_ram(c->mem, w.gpa))
+		tlb_fill(c, lin, acc, &w);
+	return 0;
+}
+
+static void load(struct mem *m, uint64_t gpa, void *buf, unsigned len)
+{
+	if (gpa_is_ram(m, gpa))
+		copy_bytes(buf, m->ram + gpa, len);
+	else
+		mmio_load(m, gpa, buf, len);
+}
+
+static void store(struct mem *m, uint64_t gpa, const void *buf, unsigned len)
+{
+	if (gpa_is_ram(m, gpa))
+		ram_store(m, gpa, buf, len);
+	else
+		mmio_store(m, gpa, buf, len);
+}
+
+/* Bytes of [lin, lin + len) in the first page. */
+static unsigned first_piece(uint32_t lin, unsigned len)
+{
+	unsigned room = PAGE_SIZE - (lin & 0xfffu);
+
+	return len < room ? len : room;
+}
+
+int mem_read(struct vcpu *c, uint32_t lin, void *buf, unsigned len, unsigned acc)
+{
+	const unsigned n = first_piece(lin, len);
+	uint64_t gpa, gpa2 = 0;
+
+	assert(len >= 1 && len <= PAGE_SIZE);
+	acc &= ~ACC_WRITE;
+	if (translate(c, lin, acc, &gpa) < 0)
+		return -1;
+	if (n < len && translate(c, lin + n, acc, &gpa2) < 0)
+		return -1;
+	load(c->mem, gpa, buf, n);
+	if (n < len)
+		load(c->mem, gpa2, (uint8_t *)buf + n, len - n);
+	return 0;
+}
+
+int mem_write(struct vcpu *c, uint32_t lin, const void *buf, unsigned len, unsigned acc)
+{
+	const unsigned n = first_piece(lin, len);
+	uint64_t gpa, gpa2 = 0;
+
+	assert(len >= 1 && len <= PAGE_SIZE);
+	acc |= ACC_WRITE;
+	if (translate(c, lin, acc, &gpa) < 0)
+		return -1;
+	if (n < len && translate(c, lin + n, acc, &gpa2) < 0)
+		return -1;
+	store(c->mem, gpa, buf, n);
+	if (n < len)
+		store(c->mem, gpa2, (const uint8_t *)buf + n, len - n);
+	return 0;
+}
+
+int mem_probe(struct vcpu *c, uint32_t lin, unsigned len, unsigned acc)
+{
+	const unsigned n = first_piece(lin, len);
+	uint64_t gpa;
+
+	acc |= ACC_WRITE;
+	if (translate(c, lin, acc, &gpa) < 0)
+		return -1;
+	return n < len ? translate(c, lin + n, acc, &gpa) : 0;
+}

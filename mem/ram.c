@@ -1,0 +1,190 @@
+/* ram.c - guest RAM (one memfd, mapped whole), the way to MMIO, and guest-physical reads and writes.
+ *
+ * The memfd's offset is the guest-physical address, so that windows map it without arithmetic. The pages
+ * behind the video hole exist in the file but nobody can reach them: gfn_is_ram says no.
+ */
+#include "mem/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define RAM_MAX (3ull << 30)
+
+static_assert(offsetof(struct mem, tlb) == 0, "the inline accessors of mem.h find the TLB at the start");
+
+static void *map_anonymous(uint64_t bytes)
+{
+	void *p =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+struct mem *mem_create(uint64_t ram_bytes, char *err, size_t errlen)
+{
+	struct mem *m;
+
+	if (ram_bytes == 0 || ram_bytes % PAGE_SIZE != 0 || ram_bytes > RAM_MAX) {
+		snprintf(err, errlen, "guest memory of %llu bytes: must be a multiple of 4096, at most 3 GiB",
+			 (unsigned long long)ram_bytes);
+		return NULL;
+	}
+	m = map_anonymous(sizeof *m);
+	if (!m) {
+		snprintf(err, errlen, "guest memory: %s", strerror(errno));
+		return NULL;
+	}
+	m->ram_bytes = ram_bytes;
+	m->ram_pages = (uint32_t)(ram_bytes >> PAGE_SHIFT);
+	m->fd = memfd_create("bt86-ram", MFD_CLOEXEC);
+	if (m->fd < 0 || ftruncate(m->fd, (off_t)ram_bytes) < 0)
+		goto fail;
+	m->ram = mmap(NULL, ram_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->fd, 0);
+	if (m->ram == MAP_FAILED) {
+		m->ram = NULL;
+		goto fail;
+	}
+	m->trace = map_anonymous(m->ram_pages);
+	if (!m->trace)
+		goto fail;
+	return m;
+fail:
+	snprintf(err, errlen, "guest memory of %llu bytes: %s", (unsigned long long)ram_bytes,
+		 strerror(errno));
+	mem_destroy(m);
+	return NULL;
+}
+
+void mem_destroy(struct mem *m)
+{
+	if (!m)
+		return;
+	if (m->trace)
+		munmap(m->trace, m->ram_pages);
+	if (m->ram)
+		munmap(m->ram, m->ram_bytes);
+	if (m->fd >= 0)
+		close(m->fd);
+	munmap(m, sizeof *m);
+}
+
+void mem_set_ops(struct mem *m, const struct mem_ops *ops, void *opaque)
+{
+	m->ops = *ops;
+	m->opaque = opaque;
+}
+
+uint64_t mem_ram_bytes(const struct mem *m)
+{
+	return m->ram_bytes;
+}
+
+uint8_t *mem_ptr(struct mem *m, uint64_t gpa, uint64_t len)
+{
+	if (gpa >= m->ram_bytes || len > m->ram_bytes - gpa)
+		return NULL;
+	if (gpa < HOLE_END && gpa + (len ? len : 1) > HOLE_START)
+		return NULL;
+	return m->ram + gpa;
+}
+
+/* The largest naturally aligned piece, at most 4 bytes, that begins at gpa and fits in len. */
+static unsigned mmio_piece(uint64_t gpa, uint64_t len)
+{
+	unsigned n = 4;
+
+	while (n > len || gpa % n != 0)
+		n /= 2;
+	return n;
+}
+
+void mmio_load(struct mem *m, uint64_t gpa, uint8_t *buf, uint64_t len)
+{
+	while (len) {
+		unsigned n = mmio_piece(gpa, len);
+		uint64_t v = m->ops.mmio_read ? m->ops.mmio_read(m->opaque, gpa, n) : ~0ull;
+
+		copy_bytes(buf, &v, n);
+		gpa += n;
+		buf += n;
+		len -= n;
+	}
+}
+
+void mmio_store(struct mem *m, uint64_t gpa, const uint8_t *buf, uint64_t len)
+{
+	while (len) {
+		unsigned n = mmio_piece(gpa, len);
+		uint64_t v = 0;
+
+		copy_bytes(&v, buf, n);
+		if (m->ops.mmio_write)
+			m->ops.mmio_write(m->opaque, gpa, v, n);
+		gpa += n;
+		buf += n;
+		len -= n;
+	}
+}
+
+void ram_store(struct mem *m, uint64_t gpa, const void *buf, unsigned len)
+{
+	uint8_t *trace = &m->trace[gpa >> PAGE_SHIFT];
+
+	assert(gpa_is_ram(m, gpa) && (gpa & ~PAGE_MASK) + len <= PAGE_SIZE);
+	copy_bytes(m->ram + gpa, buf, len);
+	if (!*trace)
+		return;
+	if (*trace & TRACE_DIRTY)
+		mem_trace_remove(m, gpa, TRACE_DIRTY);
+	if ((*trace & TRACE_CODE) && m->ops.code_written)
+		m->ops.code_written(m->opaque, gpa, len);
+}
+
+/* Bytes of [gpa, gpa + len) that lie in the page of gpa. */
+static unsigned page_piece(uint64_t gpa, uint64_t len)
+{
+	uint64_t room = PAGE_SIZE - (gpa & (PAGE_SIZE - 1));
+
+	return (unsigned)(len < room ? len : room);
+}
+
+void mem_phys_read(struct mem *m, uint64_t gpa, void *buf, uint64_t len)
+{
+	uint8_t *p = buf;
+
+	while (len) {
+		unsigned n = page_piece(gpa, len);
+
+		if (gpa_is_ram(m, gpa))
+			copy_bytes(p, m->ram + gpa, n);
+		else
+			mmio_load(m, gpa, p, n);
+		gpa += n;
+		p += n;
+		len -= n;
+	}
+}
+
+void mem_phys_write(struct mem *m, uint64_t gpa, const void *buf, uint64_t len)
+{
+	const uint8_t *p = buf;
+
+	while (len) {
+		unsigned n = page_piece(gpa, len);
+
+		if (gpa_is_ram(m, gpa))
+			ram_store(m, gpa, p, n);
+		else
+			mmio_store(m, gpa, p, n);
+		gpa += n;
+		p += n;
+		len -= n;
+	}
+}
+
+const struct mem_stats *mem_get_stats(const struct mem *m)
+{
+	return &m->stats;
+}
