@@ -19,6 +19,8 @@ void chardev_on_input(struct chardev *cd, size_t (*fn)(void *opaque, const uint8
 void chardev_resume(struct chardev *cd);
 /* Never blocks the guest for long and loses nothing that the outside can take. */
 void chardev_write(struct chardev *cd, const uint8_t *buf, size_t n);
+/* While fn is set it gets the input in place of the device (the monitor's line editor); NULL gives it back. */
+void chardev_divert(struct chardev *cd, size_t (*fn)(void *opaque, const uint8_t *buf, size_t n), void *opaque);
 void chardev_close(struct chardev *cd);
 /* Puts the terminal back as it was; safe to call from a signal handler and more than once. */
 void chardev_restore_terminal(void);

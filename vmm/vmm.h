@@ -42,6 +42,7 @@ struct machine_config {
 	bool debug_exit;
 	/* Bisecting and debugging of the translator. */
 	uint32_t bt_first, bt_last; /* only code at linear addresses in [bt_first, bt_last] is translated */
+	bool perf_map;		    /* write /tmp/perf-PID.map */
 };
 
 /* Creates RAM, the vCPU in reset state, buses and the event loop. No devices yet. NULL with one line in err. */
@@ -199,5 +200,21 @@ int log_set_categories(const char *list); /* "in_asm,int": 0, or -1 for an unkno
 int log_set_file(const char *path);	  /* 0 or -errno; default stderr */
 void log_printf(enum log_cat c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 const char *log_category_help(enum log_cat c, const char **name); /* for --help and `-d help` */
+
+/* Everything worth counting, one row each, for --stats and the monitor's `info cache`. Rows of a group stand
+ * together; names are lower-case words joined by '_' and end in their unit where they have one (_ns, _bytes).
+ * Writes at most max rows and returns how many there are. vCPU stopped or the run loop left. */
+struct stat_row {
+	const char *group, *name;
+	uint64_t value;
+};
+unsigned machine_stats(struct machine *m, struct stat_row *rows, unsigned max);
+
+/* ------------------------------------------------------------------ guest symbols (vmm/symbols.c), for -d and --perf-map */
+/* Reads a System.map or an i386 ELF file's symbol table. 0, or -1 with one line in err. Once, before the guest runs. */
+int symbols_load(const char *path, char *err, size_t errlen);
+void symbols_free(void);
+/* The symbol that covers a linear address, and the distance from its start; NULL if none does. Any thread. */
+const char *symbols_find(uint32_t addr, uint32_t *offset);
 
 #endif
