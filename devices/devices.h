@@ -11,21 +11,30 @@
 
 /* A character back end: stdio, file, pty, unix socket, null (devices/chardev.c). */
 struct chardev;
-/* spec as in -serial: "stdio", "mon:stdio", "file:PATH", "pty", "unix:PATH[,server]", "null". NULL with one line in err. */
+/* spec as in -serial: "stdio", "mon:stdio", "file:PATH", "pty", "unix:PATH[,server[,nowait]]", "null". NULL with one line
+ * in err. A server waits here for its first client unless told not to. */
 struct chardev *chardev_open(struct machine *m, const char *spec, char *err, size_t errlen);
 /* Bytes from the outside arrive through fn (lock held); the return value is how many were taken; the rest is
  * offered again after chardev_resume. */
 void chardev_on_input(struct chardev *cd, size_t (*fn)(void *opaque, const uint8_t *buf, size_t n), void *opaque);
 void chardev_resume(struct chardev *cd);
-/* Never blocks the guest for long and loses nothing that the outside can take. */
+/* Queues output; never blocks. Nothing is lost as long as the writer heeds chardev_room: how many bytes the outside is
+ * ready for, 0 while it is too slow; chardev_on_drain's fn hears (lock held) when there is room again. With nobody
+ * listening at a pty or socket there is always room, and the last 64 KiB are kept for whoever comes. */
 void chardev_write(struct chardev *cd, const uint8_t *buf, size_t n);
+size_t chardev_room(struct chardev *cd);
+void chardev_on_drain(struct chardev *cd, void (*fn)(void *opaque), void *opaque);
+/* fn hears of a break on the line (Ctrl-a b). */
+void chardev_on_break(struct chardev *cd, void (*fn)(void *opaque), void *opaque);
 /* While fn is set it gets the input in place of the device (the monitor's line editor); NULL gives it back. */
 void chardev_divert(struct chardev *cd, size_t (*fn)(void *opaque, const uint8_t *buf, size_t n), void *opaque);
 void chardev_close(struct chardev *cd);
 /* Puts the terminal back as it was; safe to call from a signal handler and more than once. */
 void chardev_restore_terminal(void);
-/* The Ctrl-a escape on stdio: x quit, h help, c monitor, b break, Ctrl-a itself. fn is called with the key. */
+/* The Ctrl-a escape on stdio: x quit, h help, c monitor, b break, Ctrl-a itself. fn is called with the key, except for
+ * the last two; without fn, x and h do what they say. "stdio" knows the escape on a terminal, "mon:stdio" always. */
 void chardev_on_escape(struct chardev *cd, void (*fn)(void *opaque, int key), void *opaque);
+extern const char chardev_escape_help[];
 
 struct board_config {
 	const char *serial[2]; /* chardev specs for COM1, COM2; NULL: no device behind it ("null") */
@@ -38,8 +47,8 @@ struct board *board_create(struct machine *m, const struct board_config *cfg, ch
 void board_destroy(struct board *b);
 struct chardev *board_console(struct board *b); /* COM1's */
 
-/* The devices. i8259.c i8254.c mc146818.c uart16550.c i8042.c port92.c (0x92, 0xcf9) pci.c lapic.c ioapic.c
- * acpi_pm.c debugport.c (0xe9, 0xf4, 0x80). */
+/* The devices. i8259.c i8254.c mc146818.c uart16550.c i8042.c port92.c pci.c (0xcf8-0xcff with the reset
+ * control register 0xcf9) lapic.c ioapic.c acpi_pm.c debugport.c (0xe9, 0xf4, 0x80). */
 void i8259_create(struct machine *m);
 void i8254_create(struct machine *m); /* and port 0x61 */
 void mc146818_create(struct machine *m);
