@@ -1,0 +1,164 @@
+/* main.c - from the command line to the exit status. */
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "boot/boot.h"
+#include "cli/monitor.h"
+#include "cli/options.h"
+#include "cli/stats.h"
+#include "devices/devices.h"
+#include "vmm/vmm.h"
+
+#define ERR_LEN 1024u
+
+/* One line on stderr, with the terminal in order again; returns status. */
+__attribute__((format(printf, 2, 3))) static int fail(int status, const char *fmt, ...)
+{
+	va_list ap;
+
+	chardev_restore_terminal();
+	fputs("bt86: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	return status;
+}
+
+/* ------------------------------------------------------------------ the terminal, however we die */
+
+static void on_fatal_signal(int sig)
+{
+	chardev_restore_terminal();
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
+/* Before the run loop: it takes over what it needs, and calls the hook for what it cannot handle. */
+static void guard_terminal(void)
+{
+	static const int fatal[] = {SIGHUP, SIGINT,  SIGQUIT, SIGILL, SIGABRT, SIGBUS,
+				    SIGFPE, SIGSEGV, SIGTERM, SIGSYS, SIGXCPU, SIGXFSZ};
+	struct sigaction sa = {.sa_handler = on_fatal_signal,
+			       .sa_flags = SA_ONSTACK | SA_NODEFER | SA_RESETHAND};
+
+	sigemptyset(&sa.sa_mask);
+	for (unsigned i = 0; i < sizeof fatal / sizeof fatal[0]; i++)
+		sigaction(fatal[i], &sa, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	atexit(chardev_restore_terminal);
+	machine_set_fatal_hook(chardev_restore_terminal);
+}
+
+/* ------------------------------------------------------------------ files that must be open before the guest
+ * runs */
+
+static FILE *open_stats(const struct options *o)
+{
+	if (!o->stats)
+		return NULL;
+	return o->stats_file ? fopen(o->stats_file, "we") : stderr;
+}
+
+static void write_stats(struct machine *m, const struct options *o, FILE *out)
+{
+	struct stat_row rows[STATS_ROWS];
+	unsigned n;
+
+	if (!out)
+		return;
+	n = stats_gather(m, rows, STATS_ROWS);
+	if (o->stats_file && stats_is_json(o->stats_file))
+		stats_print_json(out, rows, n);
+	else
+		stats_print_text(out, rows, n, "\n");
+	if (out != stderr)
+		fclose(out);
+	else
+		fflush(out);
+}
+
+/* ------------------------------------------------------------------ */
+
+static struct board *make_board(struct machine *m, const struct options *o, char *err)
+{
+	struct board_config cfg = {.debug_exit = o->machine.debug_exit, .debugcon = o->debugcon};
+
+	cfg.serial[0] = o->nserial > 0 ? o->serial[0] : "mon:stdio";
+	cfg.serial[1] = o->nserial > 1 ? o->serial[1] : NULL;
+	return board_create(m, &cfg, err, ERR_LEN);
+}
+
+static int run_guest(const struct options *o, struct machine *m, FILE *stats)
+{
+	const struct boot_config cfg = {
+		.kernel = o->kernel, .initrd = o->initrd, .append = o->append, .demo = o->demo};
+	char err[ERR_LEN] = "";
+	struct board *board = make_board(m, o, err);
+	struct boot *boot;
+	int status;
+
+	if (!board)
+		return fail(EXIT_USAGE, "%s", err);
+	boot = boot_load(m, &cfg, err, sizeof err);
+	if (boot) {
+		monitor_attach(m, board_console(board));
+		status = machine_run(m);
+		chardev_restore_terminal();
+		write_stats(m, o, stats);
+	} else {
+		status = fail(EXIT_IMAGE, "%s", err);
+	}
+	boot_free(boot);
+	board_destroy(board);
+	return status;
+}
+
+static int run(const struct options *o)
+{
+	char err[ERR_LEN] = "";
+	struct machine *m;
+	FILE *stats;
+	int status, rc;
+
+	rc = o->log_file ? log_set_file(o->log_file) : 0;
+	if (rc)
+		return fail(EXIT_USAGE, "cannot write the log to '%s': %s", o->log_file, strerror(-rc));
+	stats = open_stats(o);
+	if (o->stats && !stats)
+		return fail(EXIT_USAGE, "cannot write statistics to '%s': %s", o->stats_file,
+			    strerror(errno));
+	if (o->symbols && symbols_load(o->symbols, err, sizeof err))
+		return fail(EXIT_IMAGE, "%s", err);
+	m = machine_create(&o->machine, err, sizeof err);
+	if (!m)
+		return fail(EXIT_INTERNAL, "%s", err);
+	status = run_guest(o, m, stats);
+	machine_destroy(m);
+	symbols_free();
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o;
+	char err[ERR_LEN];
+
+	if (options_parse(&o, argc, argv, err, sizeof err)) {
+		fprintf(stderr, "bt86: %s; try --help\n", err);
+		return EXIT_USAGE;
+	}
+	if (o.help)
+		options_print_help(stdout);
+	else if (o.version)
+		options_print_version(stdout);
+	else if (o.log_help)
+		options_print_log_categories(stdout);
+	if (o.help || o.version || o.log_help)
+		return fflush(stdout) ? EXIT_USAGE : EXIT_POWEROFF;
+	guard_terminal();
+	return run(&o);
+}

@@ -1,0 +1,88 @@
+/* stats.c - --stats. */
+#include "cli/stats.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* A build without the run loop (unit tests) has no machine_stats. */
+unsigned machine_stats(struct machine *m, struct stat_row *rows, unsigned max) __attribute__((weak));
+
+static unsigned memory_rows(struct machine *m, struct stat_row *rows, unsigned max)
+{
+	const struct mem_stats *s = mem_get_stats(machine_mem(m));
+	const struct stat_row all[] = {
+		{"memory", "hidden_faults", s->hidden_faults},
+		{"memory", "true_faults", s->true_faults},
+		{"memory", "traced_writes", s->traced_writes},
+		{"memory", "mmio_faults", s->mmio_faults},
+		{"memory", "user_faults", s->user_faults},
+		{"memory", "page_table_writes", s->pt_writes},
+		{"memory", "page_table_eager_maps", s->pt_eager_maps},
+		{"memory", "page_table_unmaps_queued", s->pt_unmaps_queued},
+		{"memory", "page_table_flushes", s->pt_flushes},
+		{"memory", "pages_mapped", s->pages_mapped},
+		{"memory", "map_calls", s->map_calls},
+		{"memory", "unmap_calls", s->unmap_calls},
+		{"memory", "protect_calls", s->protect_calls},
+		{"memory", "code_unmaps", s->code_unmaps},
+		{"windows", "created", s->windows_created},
+		{"windows", "evicted", s->windows_evicted},
+		{"windows", "switches", s->window_switches},
+		{"windows", "now", s->windows_now},
+		{"windows", "supervisor_now", s->super_windows_now},
+		{"windows", "mappings_now", s->mappings_now},
+		{"traces", "page_table_pages_now", s->traced_pt_now},
+		{"traces", "code_pages_now", s->traced_code_now},
+	};
+	unsigned n = sizeof all / sizeof all[0];
+
+	if (n > max)
+		n = max;
+	memcpy(rows, all, n * sizeof rows[0]);
+	return n;
+}
+
+unsigned stats_gather(struct machine *m, struct stat_row *rows, unsigned max)
+{
+	unsigned n = 0;
+
+	if (machine_stats)
+		n = machine_stats(m, rows, max);
+	if (n > max)
+		n = max;
+	return n + memory_rows(m, rows + n, max - n);
+}
+
+static bool begins_group(const struct stat_row *rows, unsigned i)
+{
+	return i == 0 || strcmp(rows[i].group, rows[i - 1].group) != 0;
+}
+
+void stats_print_text(FILE *out, const struct stat_row *rows, unsigned n, const char *eol)
+{
+	for (unsigned i = 0; i < n; i++) {
+		if (begins_group(rows, i))
+			fprintf(out, "%s:%s", rows[i].group, eol);
+		fprintf(out, "  %-32s %16" PRIu64 "%s", rows[i].name, rows[i].value, eol);
+	}
+}
+
+/* Names are words of ours: nothing in them needs escaping. */
+void stats_print_json(FILE *out, const struct stat_row *rows, unsigned n)
+{
+	fputs("{", out);
+	for (unsigned i = 0; i < n; i++) {
+		if (begins_group(rows, i))
+			fprintf(out, "%s\n  \"%s\": {", i ? "\n  }," : "", rows[i].group);
+		fprintf(out, "%s\n    \"%s\": %" PRIu64, begins_group(rows, i) ? "" : ",", rows[i].name,
+			rows[i].value);
+	}
+	fputs(n ? "\n  }\n}\n" : "}\n", out);
+}
+
+bool stats_is_json(const char *path)
+{
+	size_t n = strlen(path);
+
+	return n >= 5 && !strcmp(path + n - 5, ".json");
+}
