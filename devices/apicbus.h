@@ -6,7 +6,7 @@
  *
  *     struct apicbus *bus = apicbus_get(m);
  *     bus->local = (struct apicbus_local){my_receive, me};     // local APIC, once
- *     bus->io = (struct apicbus_io){my_eoi, me};               // I/O APIC, once
+ *     bus->io = (struct apicbus_io){my_eoi, my_ready, me};     // I/O APIC, once
  */
 #ifndef BT86_DEVICES_APICBUS_H
 #define BT86_DEVICES_APICBUS_H
@@ -40,6 +40,7 @@ struct apicbus_local {
 
 struct apicbus_io {
 	void (*eoi)(void *opaque, uint8_t vector);
+	void (*ready)(void *opaque); /* a local APIC accepts interrupts that it refused before */
 	void *opaque;
 };
 
@@ -63,6 +64,12 @@ static inline void apicbus_eoi(struct apicbus *bus, uint8_t vector)
 {
 	if (bus->io.eoi)
 		bus->io.eoi(bus->io.opaque, vector);
+}
+
+static inline void apicbus_ready(struct apicbus *bus)
+{
+	if (bus->io.ready)
+		bus->io.ready(bus->io.opaque);
 }
 
 #endif
