@@ -41,7 +41,11 @@ int cache_init(struct cache *k, uint32_t size, const uint64_t entry[4], char *er
 	k->ret_leave = entry[3];
 	if (space_init_tables(k) < 0)
 		goto fail;
-	k->hot = 64; /* offset 0 means "none" */
+	/* jmp [r15 + go_miss] */
+	const uint32_t go_miss = offsetof(struct vcpu, hot.go_miss);
+	memcpy(k->rw + CACHE_MISS_STUB, (const uint8_t[]){0x41, 0xff, 0xa7}, 3);
+	memcpy(k->rw + CACHE_MISS_STUB + 3, &go_miss, 4);
+	k->hot = ARENA_FIRST;
 	k->cold = size;
 	return 0;
 fail:
@@ -67,7 +71,7 @@ void cache_flush(struct cache *k)
 	k->stats.blocks_now = 0;
 	k->nblocks = 0;
 	k->nsides = 0;
-	k->hot = 64;
+	k->hot = ARENA_FIRST;
 	k->cold = k->size;
 	memset(k->hash, 0, HASH_SIZE * sizeof *k->hash);
 	memset(k->pages, 0, PAGES_SIZE * sizeof *k->pages);

@@ -21,7 +21,9 @@
 #include "cpu/cpu.h"
 #include "mem/mem.h"
 
-#define CACHE_MAX_EXITS 4
+#define CACHE_MISS_STUB	 16u	/* arena offset of a jump to the miss handler */
+#define CACHE_PAGE_LISTS 16384u /* pages whose numbers are equal modulo this share a list */
+#define CACHE_MAX_EXITS	 4
 #define CACHE_MAX_INSNS 32
 
 enum exit_kind {
@@ -49,9 +51,9 @@ struct side_entry {
 	uint8_t guest;	  /* offset from the block's EIP */
 	int8_t esp_delta; /* guest esp = r12 + esp_delta at a fault in this instruction */
 	uint8_t flags;	  /* SIDE_* */
+	uint8_t rep;	  /* SIDE_REP: offset of the string instruction itself from host */
 };
 #define SIDE_REP  0x1 /* a rep string instruction: rsi, rdi, rcx hold partial progress */
-#define SIDE_USER 0x2 /* addresses through the user window */
 
 struct block {
 	uint64_t gpa;

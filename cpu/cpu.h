@@ -71,12 +71,14 @@ struct cpu_hot {
 	uint64_t ret_sp;     /* rsp: return-prediction stack pointer while outside translated code */
 	uint64_t c_sp;	     /* the VMM's own stack while inside */
 	uint64_t resume;     /* host address at which bt_enter goes on */
+	uint64_t callout_ret; /* where the running callout was called from */
 	uint64_t slot_bases; /* mem_slot_bases of the current user window */
 	uint32_t kick;	     /* nonzero: return to the run loop at the next chance */
 	uint32_t exit_arg;
 	/* entry points of translator/entry.S */
 	uint64_t go_callout, go_callout_light, go_exit, go_miss;
-	uint64_t seg_base[6]; /* as seg[].base, but 64 bits wide; 4 GiB more when the segment is not usable freely */
+	uint64_t seg_base[6];	/* seg[].base */
+	uint64_t seg_poison[6]; /* 0, or 4 GiB when the segment is not usable freely: such accesses must trap */
 	uint64_t callouts[CPU_CALLOUTS];
 	/* as of a fault in translated code */
 	uint64_t fault_pc, fault_addr, fault_err, fault_trap;

@@ -1,0 +1,243 @@
+/* entry.S - the border between the VMM's C code and translated code.
+ *
+ * Registers while translated code runs (docs/design.md, "Registers"):
+ *   rax rcx rdx rbx rbp rsi rdi   guest registers, zero-extended
+ *   r12 guest esp    r13 user window    r14 indirect-branch table    r15 vcpu    rsp return-prediction stack
+ *   r8-r11 scratch   RFLAGS: the guest's arithmetic flags and DF
+ *
+ * Nothing here is interruptible in a way that loses a kick: the parts that go back into translated code are
+ * bracketed by bt_tail_start and bt_tail_end, first look at hot.kick, and only load. A kick signal that finds its PC
+ * inside the bracket moves it back to the bracket's start (vmm/bt_signal.c).
+ */
+#include "asm_offsets.h"
+#include "translator/exit_reason.h"
+
+	.text
+
+/* Guest general registers and flags to the vcpu. Clobbers rax, rcx. Leaves DF clear. */
+.macro SAVE_GUEST
+	movl	%eax, V_EAX(%r15)
+	movl	%ecx, V_ECX(%r15)
+	movl	%edx, V_EDX(%r15)
+	movl	%ebx, V_EBX(%r15)
+	movl	%r12d, V_ESP(%r15)
+	movl	%ebp, V_EBP(%r15)
+	movl	%esi, V_ESI(%r15)
+	movl	%edi, V_EDI(%r15)
+	lahf
+	seto	%al
+	movzbl	%ah, %ecx
+	movzbl	%al, %eax
+	shll	$11, %eax
+	orl	%ecx, %eax
+	andl	$0x8d5, %eax
+	movl	%eax, V_FLAGS(%r15)
+	cld
+.endm
+
+/* The reverse, ending with DF. Every register is loaded; nothing is stored. */
+.macro LOAD_GUEST
+	movl	V_FLAGS(%r15), %eax
+	movl	%eax, %ecx
+	shrl	$11, %ecx
+	andl	$1, %ecx
+	addb	$0x7f, %cl		/* OF */
+	movb	%al, %ah
+	sahf				/* SF ZF AF PF CF */
+	movl	V_DF(%r15), %ecx
+	jrcxz	1f
+	std
+1:	movl	V_EAX(%r15), %eax
+	movl	V_ECX(%r15), %ecx
+	movl	V_EDX(%r15), %edx
+	movl	V_EBX(%r15), %ebx
+	movl	V_ESP(%r15), %r12d
+	movl	V_EBP(%r15), %ebp
+	movl	V_ESI(%r15), %esi
+	movl	V_EDI(%r15), %edi
+.endm
+
+/* The VMM's own floating-point environment: nothing masked out may strike libc. */
+.macro VMM_FPU
+	fninit
+	ldmxcsr	vmm_mxcsr(%rip)
+.endm
+
+/* int bt_enter(struct vcpu *c): runs translated code from hot.resume on; returns an exit reason. */
+	.globl	bt_enter
+	.type	bt_enter, @function
+bt_enter:
+	pushq	%rbx
+	pushq	%rbp
+	pushq	%r12
+	pushq	%r13
+	pushq	%r14
+	pushq	%r15
+	subq	$8, %rsp
+	movq	%rdi, %r15
+	movq	%rsp, V_C_SP(%r15)
+	fxrstor	V_FPU(%r15)
+
+	.globl	bt_tail_start
+bt_tail_start:
+	cld
+	cmpl	$0, V_KICK(%r15)
+	jne	bt_tail_kicked
+	movq	V_USER_BASE(%r15), %r13
+	movq	V_TABLE(%r15), %r14
+	movq	V_RET_SP(%r15), %rsp
+	LOAD_GUEST
+	jmpq	*V_RESUME(%r15)
+	.globl	bt_tail_end
+bt_tail_end:
+
+bt_tail_kicked:				/* EIP is already right */
+	movq	V_C_SP(%r15), %rsp
+	movl	$BT_EXIT_KICK, %eax
+	jmp	bt_out
+
+/* Out of translated code for good: saved state is complete; eax is the reason. rsp is c_sp. */
+bt_out_save_fpu:
+	fxsave	V_FPU(%r15)
+	VMM_FPU
+	jmp	bt_out_done
+bt_out:	fxsave	V_FPU(%r15)
+	VMM_FPU
+bt_out_done:
+	addq	$8, %rsp
+	popq	%r15
+	popq	%r14
+	popq	%r13
+	popq	%r12
+	popq	%rbp
+	popq	%rbx
+	ret
+
+/* A direct exit's stub: r8d target, r9d exit number. */
+	.globl	bt_go_exit
+bt_go_exit:
+	movl	%r9d, V_EXIT_ARG(%r15)
+	movl	%r8d, V_EIP(%r15)
+	movq	%rsp, V_RET_SP(%r15)
+	SAVE_GUEST
+	movq	V_C_SP(%r15), %rsp
+	movl	$BT_EXIT_DIRECT, %eax
+	jmp	bt_out
+
+/* A table slot's miss, or a block's entry check that failed: r8d target. */
+	.globl	bt_go_miss
+bt_go_miss:
+	movl	%r8d, V_EIP(%r15)
+	movq	%rsp, V_RET_SP(%r15)
+	SAVE_GUEST
+	movq	V_C_SP(%r15), %rsp
+	movl	$BT_EXIT_MISS, %eax
+	jmp	bt_out
+
+/* The return stack is empty: r8d return address. The entry popped was the last one: put rsp back on it. */
+	.globl	bt_go_ret_miss
+bt_go_ret_miss:
+	subq	$8, %rsp
+	jmp	bt_go_miss
+
+/* Where slots and the top of the return stack lead after a kick. */
+	.globl	bt_go_leave
+bt_go_leave:
+	movl	%r8d, V_EIP(%r15)
+	movq	%rsp, V_RET_SP(%r15)
+	SAVE_GUEST
+	movq	V_C_SP(%r15), %rsp
+	movl	$BT_EXIT_KICK, %eax
+	jmp	bt_out
+	.globl	bt_go_ret_leave
+bt_go_ret_leave:
+	subq	$8, %rsp		/* it may have been the last entry; the run loop resets the stack */
+	jmp	bt_go_leave
+
+/* The signal handler has stored the guest's state and points rip here, r15 at the vcpu, rsp at c_sp. */
+	.globl	bt_go_fault
+bt_go_fault:
+	movl	$BT_EXIT_FAULT, %eax
+	jmp	bt_out
+
+/* A callout, called from translated code: r8d EIP of the instruction, r9d argument, r10d which.
+ * The C function returns BT_GO_ON (to the code after the call), BT_GO_JUMP (to c->eip in the current space) or
+ * BT_GO_OUT (to the run loop). */
+	.globl	bt_go_callout
+bt_go_callout:
+	popq	V_CALLOUT_RET(%r15)
+	movl	%r8d, V_EIP(%r15)
+	movq	%rsp, V_RET_SP(%r15)
+	SAVE_GUEST
+	movq	V_C_SP(%r15), %rsp
+	fxsave	V_FPU(%r15)
+	VMM_FPU
+	movq	%r15, %rdi
+	movl	%r9d, %esi
+	call	*V_CALLOUTS(%r15,%r10,8)
+	cmpl	$BT_GO_OUT, %eax
+	je	bt_callout_out
+	fxrstor	V_FPU(%r15)
+	testl	%eax, %eax
+	jz	bt_tail_on_start
+	jmp	bt_tail_jump_start
+
+/* The same for callouts that neither touch the FPU nor reach libc. */
+	.globl	bt_go_callout_light
+bt_go_callout_light:
+	popq	V_CALLOUT_RET(%r15)
+	movl	%r8d, V_EIP(%r15)
+	movq	%rsp, V_RET_SP(%r15)
+	SAVE_GUEST
+	movq	V_C_SP(%r15), %rsp
+	movq	%r15, %rdi
+	movl	%r9d, %esi
+	call	*V_CALLOUTS(%r15,%r10,8)
+	testl	%eax, %eax
+	jz	bt_tail_on_start
+	cmpl	$BT_GO_JUMP, %eax
+	je	bt_tail_jump_start
+	movl	$BT_EXIT_CALLOUT, %eax
+	jmp	bt_out
+
+bt_callout_out:				/* the state in c->fpu is the truth now: nothing to save */
+	movl	$BT_EXIT_CALLOUT, %eax
+	jmp	bt_out_done
+
+/* Go on after the callout. The return address still stands below RET_SP: push nothing, ret. */
+	.globl	bt_tail_on_start
+bt_tail_on_start:
+	cld
+	cmpl	$0, V_KICK(%r15)
+	jne	bt_tail_kicked
+	movq	V_RET_SP(%r15), %rsp
+	movq	V_TABLE(%r15), %r14
+	movq	V_USER_BASE(%r15), %r13
+	subq	$8, %rsp
+	movq	V_CALLOUT_RET(%r15), %rax
+	movq	%rax, (%rsp)
+	LOAD_GUEST
+	ret
+	.globl	bt_tail_on_end
+bt_tail_on_end:
+
+	.globl	bt_tail_jump_start
+bt_tail_jump_start:
+	cld
+	cmpl	$0, V_KICK(%r15)
+	jne	bt_tail_kicked
+	movq	V_USER_BASE(%r15), %r13
+	movq	V_TABLE(%r15), %r14
+	movq	V_RET_SP(%r15), %rsp
+	LOAD_GUEST
+	movl	V_EIP(%r15), %r8d
+	movzwl	%r8w, %r9d
+	jmpq	*(%r14,%r9,8)
+	.globl	bt_tail_jump_end
+bt_tail_jump_end:
+
+	.section .rodata
+	.balign 4
+vmm_mxcsr:
+	.long	0x1f80
+	.section .note.GNU-stack,"",@progbits

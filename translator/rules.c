@@ -1,0 +1,666 @@
+/* rules.c - the translation rules that are not IDENT, one function each, with the code they emit shown above them.
+ *
+ * The order inside each sequence keeps faults precise: nothing of the guest's state changes before the last
+ * instruction that can fault.
+ */
+#include "translator/tr.h"
+
+/* gs:[r12d + disp] */
+static struct host_mem stack_at(int32_t disp)
+{
+	return (struct host_mem){.base = R12, .index = -1, .scale = 1, .disp = disp, .gs = true, .addr32 = true};
+}
+
+static bool flags_dead(const struct tr *t, unsigned i)
+{
+	return !(t->live[i] & FL_ARITH);
+}
+
+static unsigned interp(struct tr *t, unsigned i)
+{
+	tr_callout(t, &t->e, CO_INTERP, false, tr_eip(t, i), t->insn[i].len);
+	return 1;
+}
+
+/* ------------------------------------------------------------------ stack */
+
+/* push eax; push 5; push ebx   ->   mov gs:[r12d-4], eax; mov dword gs:[r12d-8], 5; mov gs:[r12d-12], ebx;
+ *                                   lea r12d, [r12-12] */
+static unsigned pushes(struct tr *t, unsigned i)
+{
+	int32_t depth = 0;
+	unsigned n = 0;
+
+	for (; i + n < t->n && n < 8; n++) {
+		const struct insn *in = &t->insn[i + n];
+		bool reg = t->class[i + n] == CL_PUSH_REG;
+		if (!reg && t->class[i + n] != CL_PUSH_IMM)
+			break;
+		if (reg && (in->opcode & 7) == ESP && n)
+			break;
+		if (n)
+			tr_side(t, i + n, depth, 0);
+		depth -= 4;
+		struct host_mem m = stack_at(depth);
+		if (reg)
+			em_store32(&t->e, &m, host_reg(in->opcode & 7));
+		else
+			em_store_i32(&t->e, &m, in->imm);
+	}
+	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, depth);
+	return n;
+}
+
+/* pop eax; pop ebx   ->   mov eax, gs:[r12d]; mov ebx, gs:[r12d+4]; lea r12d, [r12+8] */
+static unsigned pops(struct tr *t, unsigned i)
+{
+	int32_t depth = 0;
+	unsigned n = 0;
+
+	for (; i + n < t->n && n < 8 && t->class[i + n] == CL_POP_REG; n++) {
+		unsigned r = t->insn[i + n].opcode & 7;
+		if (r == ESP) {
+			if (n)
+				break;
+			struct host_mem m = stack_at(0);
+			em_load32(&t->e, GUEST_ESP, &m);
+			return 1;
+		}
+		if (n)
+			tr_side(t, i + n, depth, 0);
+		struct host_mem m = stack_at(depth);
+		em_load32(&t->e, r, &m);
+		depth += 4;
+	}
+	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, depth);
+	return n;
+}
+
+static void push_r8(struct tr *t, unsigned reg)
+{
+	struct host_mem m = stack_at(-4);
+
+	em_store32(&t->e, &m, reg);
+	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -4);
+}
+
+/* push [ea]   ->   mov r8d, [ea]; mov gs:[r12d-4], r8d; lea r12d, [r12-4] */
+static unsigned push_rm(struct tr *t, unsigned i)
+{
+	struct host_mem m;
+
+	if (t->insn[i].mod == 3) {
+		push_r8(t, host_reg(t->insn[i].rm));
+		return 1;
+	}
+	if (!ident_operand(t, i, &m))
+		return interp(t, i);
+	em_load32(&t->e, R8, &m);
+	push_r8(t, R8);
+	return 1;
+}
+
+/* pop [ea]   ->   mov r11d, gs:[r12d]; mov [ea], r11d; lea r12d, [r12+4]       (esp in ea: already incremented) */
+static unsigned pop_rm(struct tr *t, unsigned i)
+{
+	struct insn *in = &t->insn[i];
+	struct host_mem m, s = stack_at(0);
+
+	if (in->mod == 3) {
+		em_load32(&t->e, R11, &s);
+		em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, 4);
+		em_mov_rr32(&t->e, host_reg(in->rm), R11);
+		return 1;
+	}
+	uint8_t *start = t->e.p;
+	em_load32(&t->e, R11, &s);
+	int32_t disp = in->disp;
+	if (in->base == ESP)
+		in->disp += 4;
+	bool ok = ident_operand(t, i, &m);
+	in->disp = disp;
+	if (!ok) {
+		t->e.p = start;
+		return interp(t, i);
+	}
+	em_store32(&t->e, &m, R11);
+	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, 4);
+	return 1;
+}
+
+/* push ds   ->   movzx r8d, word [r15+sel]; mov gs:[r12d-4], r8d; lea r12d, [r12-4]
+ * The upper half of the stack slot: zero, as 32-bit CPUs since the P6 may leave it untouched or zero it. Silicon writes
+ * 16 bits only; so do we. */
+static unsigned push_seg(struct tr *t, unsigned i)
+{
+	unsigned op = t->insn[i].opcode;
+	unsigned s = t->insn[i].opmap ? (op == 0xa0 ? FS : GS) : op >> 3 & 3;
+	struct host_mem sel = tr_vcpu(offsetof(struct vcpu, seg) + s * sizeof(struct seg) + offsetof(struct seg, sel));
+
+	em_movzx16_m(&t->e, R8, &sel);
+	push_r8(t, R8);
+	return 1;
+}
+
+static unsigned pusha(struct tr *t)
+{
+	for (unsigned r = EAX; r <= EDI; r++) {
+		struct host_mem m = stack_at(-4 - 4 * (int32_t)r);
+		em_store32(&t->e, &m, host_reg(r));
+	}
+	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -32);
+	return 1;
+}
+
+/* The highest and the lowest word are read first, so that no register changes before the last fault. */
+static unsigned popa(struct tr *t)
+{
+	struct host_mem lo = stack_at(0), hi = stack_at(28);
+
+	em_load32(&t->e, R8, &hi);
+	em_load32(&t->e, R9, &lo);
+	for (unsigned r = EAX; r <= EDI; r++) {
+		struct host_mem m = stack_at(28 - 4 * (int32_t)r);
+		if (r != ESP)
+			em_load32(&t->e, r, &m);
+	}
+	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, 32);
+	return 1;
+}
+
+/* leave   ->   mov r8d, gs:[ebp]; lea r12d, [rbp+4]; mov ebp, r8d */
+static unsigned leave(struct tr *t, unsigned i)
+{
+	struct host_mem m = {.base = RBP, .index = -1, .scale = 1, .gs = true, .addr32 = true};
+
+	if (t->insn[i].opsize == 2)
+		return interp(t, i);
+	em_load32(&t->e, R8, &m);
+	em_lea_disp(&t->e, GUEST_ESP, RBP, 4);
+	em_mov_rr32(&t->e, RBP, R8);
+	return 1;
+}
+
+/* ------------------------------------------------------------------ flags register */
+
+static const struct host_mem *vcpu_field(struct host_mem *m, size_t off)
+{
+	*m = tr_vcpu(off);
+	return m;
+}
+
+/* pushf   ->   mov r9d, eax; lahf; seto al; rorx r10d, eax, 8; movzx r10d, r10b; movzx r11d, al; rorx r11d, r11d, 21;
+ *              mov eax, r9d; (r10d += r11d + iflag + df + sysflags by lea); mov gs:[r12d-4], r10d; lea r12d, [r12-4] */
+static unsigned pushf(struct tr *t, unsigned i)
+{
+	static const size_t parts[] = {offsetof(struct vcpu, iflag), offsetof(struct vcpu, df),
+				       offsetof(struct vcpu, sysflags)};
+	struct emitter *e = &t->e;
+	struct host_mem m;
+
+	if (!translate_host.bmi2)
+		return interp(t, i);
+	em_mov_rr32(e, R9, RAX);
+	em8(e, 0x9f); /* lahf */
+	em_modrm_reg(e, NULL, 0, false, (const uint8_t[]){0x0f, 0x90}, 2, 0, RAX); /* seto al */
+	em_rorx32(e, R10, RAX, 8);
+	em_movzx8_r(e, R10, R10);
+	em_movzx8_r(e, R11, RAX);
+	em_rorx32(e, R11, R11, 21);
+	em_mov_rr32(e, RAX, R9);
+	em_lea_add(e, R10, R10, R11);
+	for (unsigned n = 0; n < 3; n++) {
+		em_load32(e, R11, vcpu_field(&m, parts[n]));
+		em_lea_add(e, R10, R10, R11);
+	}
+	push_r8(t, R10);
+	return 1;
+}
+
+/* popf, when only the arithmetic flags (and, at CPL 0, IF) change; anything else takes the callout.
+ *
+ *   mov r8d, gs:[r12d]
+ *   mov r9d, r8d; and r9d, SYS; mov r10d, [sysflags]; or r10d, [df]; cmp r9d, r10d; jne slow
+ *   CPL 0: mov r9d, r8d; and r9d, IF; jz 1f; cmp [request], 0; jne slow; 1: mov [iflag], r9d
+ *   lea r12d, [r12+4]
+ *   mov r10d, eax; mov eax, r8d; mov r9d, r8d; shr r9d, 11; and r9d, 1; add r9b, 0x7f; mov ah, al; sahf; mov eax, r10d
+ */
+static unsigned popf(struct tr *t, unsigned i)
+{
+	const uint32_t sys = FL_TF | FL_DF | FL_IOPL | FL_NT | FL_RF | FL_AC | FL_VIF | FL_VIP | FL_ID;
+	struct emitter *e = &t->e;
+	struct host_mem m, s = stack_at(0);
+	uint32_t slow[2];
+	unsigned nslow = 0;
+
+	em_load32(e, R8, &s);
+	em_mov_rr32(e, R9, R8);
+	em_alu_ri32(e, ALU_AND, R9, sys);
+	em_load32(e, R10, vcpu_field(&m, offsetof(struct vcpu, sysflags)));
+	em_alu_rm32(e, ALU_OR, R10, vcpu_field(&m, offsetof(struct vcpu, df)));
+	em_alu_rr32(e, ALU_CMP, R9, R10);
+	slow[nslow++] = em_jcc32(e, 5);
+	if (!(t->rq->mode & MODE_USER)) {
+		em_mov_rr32(e, R9, R8);
+		em_alu_ri32(e, ALU_AND, R9, FL_IF);
+		uint32_t off = em_jcc8(e, 4);
+		em_cmp_mi8(e, vcpu_field(&m, offsetof(struct vcpu, request)), 0);
+		slow[nslow++] = em_jcc32(e, 5);
+		em_fix8(e, off);
+		em_store32(e, vcpu_field(&m, offsetof(struct vcpu, iflag)), R9);
+	}
+	em_lea_disp(e, GUEST_ESP, GUEST_ESP, 4);
+	em_mov_rr32(e, R10, RAX);
+	em_mov_rr32(e, RAX, R8);
+	em_mov_rr32(e, R9, R8);
+	em_shr_ri32(e, R9, 11);
+	em_alu_ri32(e, ALU_AND, R9, 1);
+	em_modrm_reg(e, NULL, 0, false, (const uint8_t[]){0x80}, 1, 0, R9); /* add r9b, 0x7f */
+	em8(e, 0x7f);
+	em8(e, 0x88); /* mov ah, al */
+	em8(e, 0xc4);
+	em8(e, 0x9e); /* sahf */
+	em_mov_rr32(e, RAX, R10);
+	uint32_t back = em_off(e);
+	struct emitter c = tr_cold(t, 64);
+	for (unsigned n = 0; n < nslow; n++)
+		em_fix32(e, slow[n], em_off(&c));
+	tr_callout(t, &c, CO_INTERP, false, tr_eip(t, i), t->insn[i].len);
+	em_fix32(&c, em_jmp32(&c), back);
+	return 1;
+}
+
+static unsigned cli(struct tr *t)
+{
+	struct host_mem m;
+
+	em_store_i32(&t->e, vcpu_field(&m, offsetof(struct vcpu, iflag)), 0);
+	return 1;
+}
+
+/* sti   ->   mov dword [iflag], IF; if [request] != 0, callout: it arranges for one more instruction, then the interrupt.
+ * A request that comes later finds IF set and leaves at the end of the block; so sti must not end one. */
+static unsigned sti(struct tr *t, unsigned i)
+{
+	struct emitter *e = &t->e;
+	struct host_mem m;
+
+	if (i + 1 == t->n)
+		return interp(t, i);
+	em_store_i32(e, vcpu_field(&m, offsetof(struct vcpu, iflag)), FL_IF);
+	if (flags_dead(t, i)) {
+		em_cmp_mi8(e, vcpu_field(&m, offsetof(struct vcpu, request)), 0);
+		uint32_t slow = em_jcc32(e, 5);
+		uint32_t back = em_off(e);
+		struct emitter c = tr_cold(t, 64);
+		em_fix32(e, slow, em_off(&c));
+		tr_callout(t, &c, CO_STI, true, tr_eip(t, i), t->insn[i].len);
+		em_fix32(&c, em_jmp32(&c), back);
+		return 1;
+	}
+	em_mov_rr64(e, R10, RCX);
+	em_load32(e, RCX, vcpu_field(&m, offsetof(struct vcpu, request)));
+	uint32_t quiet = em_jrcxz8(e);
+	em_mov_rr64(e, RCX, R10);
+	tr_callout(t, e, CO_STI, true, tr_eip(t, i), t->insn[i].len);
+	em_mov_rr64(e, R10, RCX);
+	em_fix8(e, quiet);
+	em_mov_rr64(e, RCX, R10);
+	return 1;
+}
+
+static unsigned cld_std(struct tr *t, unsigned i)
+{
+	struct host_mem m;
+	bool std = t->class[i] == CL_STD;
+
+	em8(&t->e, std ? 0xfd : 0xfc);
+	em_store_i32(&t->e, vcpu_field(&m, offsetof(struct vcpu, df)), std ? FL_DF : 0);
+	return 1;
+}
+
+/* ------------------------------------------------------------------ small ones */
+
+/* inc ecx (41)   ->   inc ecx (ff c1): the short forms are REX prefixes on the host */
+static unsigned incdec(struct tr *t, unsigned i)
+{
+	const struct insn *in = &t->insn[i];
+	const uint8_t p66 = 0x66;
+
+	em_modrm_reg(&t->e, &p66, in->opsize == 2, false, (const uint8_t[]){0xff}, 1, in->opcode >= 0x48,
+		     host_reg(in->opcode & 7));
+	return 1;
+}
+
+static unsigned lea(struct tr *t, unsigned i)
+{
+	const struct insn *in = &t->insn[i];
+	const uint8_t p66 = 0x66;
+	struct host_mem m = ident_ea(in);
+
+	em_modrm_mem(&t->e, &p66, in->opsize == 2, false, (const uint8_t[]){0x8d}, 1, host_reg(in->reg), &m);
+	return 1;
+}
+
+/* mov al, [moffs32] (a0)   ->   mov al, gs:[disp32] (8a): the host's a0 takes a 64-bit offset */
+static unsigned moffs(struct tr *t, unsigned i)
+{
+	const struct insn *in = &t->insn[i];
+	const uint8_t p66 = 0x66;
+	struct host_mem m;
+	uint8_t op = (in->opcode & 1 ? 0x8b : 0x8a) - (in->opcode & 2);
+
+	if (!ident_operand(t, i, &m))
+		return interp(t, i);
+	em_modrm_mem(&t->e, &p66, in->opsize == 2 && in->opcode & 1, false, &op, 1, RAX, &m);
+	return 1;
+}
+
+/* mov r32, ds / mov [m16], ds */
+static unsigned mov_from_seg(struct tr *t, unsigned i)
+{
+	const struct insn *in = &t->insn[i];
+	struct host_mem m, sel;
+
+	if (in->reg > GS)
+		return interp(t, i);
+	sel = tr_vcpu(offsetof(struct vcpu, seg) + in->reg * sizeof(struct seg) + offsetof(struct seg, sel));
+	if (in->mod == 3) {
+		if (in->opsize == 2) {
+			em_modrm_mem(&t->e, (const uint8_t[]){0x66}, 1, false, (const uint8_t[]){0x8b}, 1,
+				     host_reg(in->rm), &sel);
+			return 1;
+		}
+		em_movzx16_m(&t->e, host_reg(in->rm), &sel);
+		return 1;
+	}
+	if (!ident_operand(t, i, &m))
+		return interp(t, i);
+	em_movzx16_m(&t->e, R11, &sel);
+	em_modrm_mem(&t->e, (const uint8_t[]){0x66}, 1, false, (const uint8_t[]){0x89}, 1, R11, &m);
+	return 1;
+}
+
+static unsigned mov_from_cr(struct tr *t, unsigned i)
+{
+	static const uint16_t field[] = {offsetof(struct vcpu, cr0), 0, offsetof(struct vcpu, cr2),
+					 offsetof(struct vcpu, cr3), offsetof(struct vcpu, cr4)};
+	struct host_mem m;
+
+	em_load32(&t->e, host_reg(t->insn[i].rm), vcpu_field(&m, field[t->insn[i].reg]));
+	return 1;
+}
+
+/* rdtsc   ->   rdtsc; rorx rdx, rdx, 32; lea rax, [rax+rdx]; mov r8, [tsc_offset]; lea rax, [rax+r8];
+ *              rorx rdx, rax, 32; mov edx, edx; mov eax, eax */
+static unsigned rdtsc(struct tr *t, unsigned i)
+{
+	struct emitter *e = &t->e;
+	struct host_mem m;
+
+	if (!translate_host.bmi2)
+		return interp(t, i);
+	em8(e, 0x0f);
+	em8(e, 0x31);
+	em_rorx64(e, RDX, RDX, 32);
+	em_lea64(e, RAX, &(struct host_mem){.base = RAX, .index = RDX, .scale = 1});
+	em_load64(e, R8, vcpu_field(&m, offsetof(struct vcpu, tsc_offset)));
+	em_lea64(e, RAX, &(struct host_mem){.base = RAX, .index = R8, .scale = 1});
+	em_rorx64(e, RDX, RAX, 32);
+	em_mov_rr32(e, RDX, RDX);
+	em_mov_rr32(e, RAX, RAX);
+	return 1;
+}
+
+/* ------------------------------------------------------------------ string instructions
+ *
+ *   rep movsd   ->   lea rsi, [rsi+base]; lea rdi, [rdi+base]; rep movsd; mov esi, esi; mov edi, edi
+ *
+ * The host ignores gs for ES:EDI, so both pointers become host addresses; windows are 4 GiB-aligned, so that the low
+ * halves stay the guest's values, faults included. base is r13 in user code; in kernel code the supervisor
+ * window's, or by slot (a mixed site) for each pointer.
+ */
+static bool string_base(struct tr *t, unsigned site, unsigned ptr)
+{
+	struct emitter *e = &t->e;
+	struct host_mem m;
+	unsigned base = R13;
+
+	if (!(t->rq->mode & MODE_USER)) {
+		base = R9;
+		if (site & (SITE_USER | SITE_MIXED)) {
+			if (!translate_host.bmi2)
+				return false;
+			em_mov_ri32(e, R10, 22);
+			em_shrx32(e, R9, ptr, R10);
+			em_load64(e, R10, vcpu_field(&m, offsetof(struct vcpu, hot.slot_bases)));
+			em_load64(e, R9, &(struct host_mem){.base = R10, .index = R9, .scale = 8});
+		} else {
+			em_load64(e, R9, vcpu_field(&m, offsetof(struct vcpu, hot.super_base)));
+		}
+	}
+	em_lea64(e, ptr, &(struct host_mem){.base = (int8_t)ptr, .index = (int8_t)base, .scale = 1});
+	return true;
+}
+
+static unsigned string(struct tr *t, unsigned i)
+{
+	const struct insn *in = &t->insn[i];
+	unsigned op = in->opcode & 0xfe;
+	bool src = op == 0xa4 || op == 0xa6 || op == 0xac;
+	bool dst = op != 0xac;
+	unsigned site = tr_site(t, i);
+	bool ds_flat = in->segover < 0 ? !(t->rq->mode & MODE_NF_DS)
+				       : in->segover != FS && in->segover != GS && in->segover != CS &&
+						 !(t->rq->mode & (MODE_NF_DS | MODE_NF_ES | MODE_NF_SS));
+	uint8_t *start = t->e.p;
+
+	if (in->adsize == 2 || site & SITE_CALLOUT || (src && !ds_flat) || (dst && t->rq->mode & MODE_NF_ES))
+		return interp(t, i);
+	if ((src && !string_base(t, site, RSI)) || (dst && !string_base(t, site, RDI))) {
+		t->e.p = start;
+		return interp(t, i);
+	}
+	bool rep = in->prefix & (INSN_REP | INSN_REPNE);
+	/* The side table says that rsi and rdi hold host addresses and, for rep, that a kick may stop it here. */
+	t->b->side[i].flags |= rep ? SIDE_REP : 0;
+	t->b->side[i].rep = (uint8_t)(t->e.p - start);
+	if (in->prefix & INSN_66)
+		em8(&t->e, 0x66);
+	if (rep)
+		em8(&t->e, in->prefix & INSN_REPNE ? 0xf2 : 0xf3);
+	em8(&t->e, in->opcode);
+	if (src)
+		em_mov_rr32(&t->e, RSI, RSI);
+	if (dst)
+		em_mov_rr32(&t->e, RDI, RDI);
+	return 1;
+}
+
+/* ------------------------------------------------------------------ control transfer */
+
+static unsigned condition(const struct insn *in)
+{
+	return in->opcode & 15;
+}
+
+/* jcc target   ->   jcc exit(target); jmp exit(next) */
+static unsigned jcc(struct tr *t, unsigned i)
+{
+	tr_exit(t, em_jcc32(&t->e, condition(&t->insn[i])), EXIT_JMP, tr_next(t, i) + t->insn[i].imm);
+	tr_exit(t, em_jmp32(&t->e), EXIT_JMP, tr_next(t, i));
+	t->ended = true;
+	return 1;
+}
+
+/* loop target   ->   67 loop +5; jmp exit(next); jmp exit(target) */
+static unsigned loop(struct tr *t, unsigned i)
+{
+	em8(&t->e, 0x67);
+	em8(&t->e, t->insn[i].opcode);
+	em8(&t->e, 5);
+	tr_exit(t, em_jmp32(&t->e), EXIT_JMP, tr_next(t, i));
+	tr_exit(t, em_jmp32(&t->e), EXIT_JMP, tr_next(t, i) + t->insn[i].imm);
+	t->ended = true;
+	return 1;
+}
+
+static unsigned jmp(struct tr *t, unsigned i)
+{
+	tr_exit(t, em_jmp32(&t->e), EXIT_JMP, tr_next(t, i) + t->insn[i].imm);
+	t->ended = true;
+	return 1;
+}
+
+/* Loads the target of an indirect transfer into r8d. */
+static bool load_target(struct tr *t, unsigned i)
+{
+	struct host_mem m;
+
+	if (t->insn[i].mod == 3) {
+		em_mov_rr32(&t->e, R8, host_reg(t->insn[i].rm));
+		return true;
+	}
+	if (!ident_operand(t, i, &m))
+		return false;
+	em_load32(&t->e, R8, &m);
+	return true;
+}
+
+/* jmp [ea]   ->   mov r8d, [ea]; movzx r9d, r8w; jmp [r14+r9*8] */
+static unsigned jmp_rm(struct tr *t, unsigned i)
+{
+	uint8_t *start = t->e.p;
+
+	if (!load_target(t, i)) {
+		t->e.p = start;
+		return interp(t, i);
+	}
+	tr_jump_indirect(t, false);
+	t->ended = true;
+	return 1;
+}
+
+/* call target   ->   mov dword gs:[r12d-4], next; lea r12d, [r12-4]; call exit(target); landing pad */
+static unsigned call(struct tr *t, unsigned i)
+{
+	uint32_t target = tr_next(t, i) + t->insn[i].imm;
+	struct host_mem m = stack_at(-4);
+
+	em_store_i32(&t->e, &m, tr_next(t, i));
+	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -4);
+	if (target >> PAGE_SHIFT == t->b->eip >> PAGE_SHIFT || t->rq->chain_cross) {
+		tr_exit(t, em_call32(&t->e), EXIT_CALL, target);
+	} else {
+		struct host_mem slot = tr_slot(target);
+		em_mov_ri32(&t->e, R8, target);
+		em_call_m(&t->e, &slot);
+	}
+	tr_landing_pad(t, tr_next(t, i));
+	t->ended = true;
+	return 1;
+}
+
+/* call [ea]   ->   mov r8d, [ea]; mov dword gs:[r12d-4], next; lea r12d, [r12-4]; movzx r9d, r8w; call [r14+r9*8]; pad */
+static unsigned call_rm(struct tr *t, unsigned i)
+{
+	struct host_mem m = stack_at(-4);
+	uint8_t *start = t->e.p;
+
+	if (!load_target(t, i)) {
+		t->e.p = start;
+		return interp(t, i);
+	}
+	em_store_i32(&t->e, &m, tr_next(t, i));
+	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -4);
+	tr_jump_indirect(t, true);
+	tr_landing_pad(t, tr_next(t, i));
+	t->ended = true;
+	return 1;
+}
+
+/* ret n   ->   mov r8d, gs:[r12d]; lea r12d, [r12+4+n]; ret */
+static unsigned ret(struct tr *t, unsigned i)
+{
+	struct host_mem m = stack_at(0);
+
+	em_load32(&t->e, R8, &m);
+	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, 4 + (t->insn[i].opcode == 0xc2 ? (int32_t)(t->insn[i].imm & 0xffff) : 0));
+	em_ret(&t->e);
+	t->ended = true;
+	return 1;
+}
+
+/* ------------------------------------------------------------------ the table */
+
+unsigned rule_emit(struct tr *t, unsigned i)
+{
+	enum insn_class cl = t->class[i];
+	bool stack_ok = !(t->rq->mode & MODE_NF_SS);
+
+	switch (cl) {
+	case CL_IDENT:
+	case CL_IDENT_FPU:
+		return ident_emit(t, i) ? 1 : interp(t, i);
+	case CL_LEA:
+		return lea(t, i);
+	case CL_NOP:
+		return 1;
+	case CL_INCDEC:
+		return incdec(t, i);
+	case CL_MOFFS:
+		return moffs(t, i);
+	case CL_STRING:
+		return string(t, i);
+	case CL_PUSH_REG:
+	case CL_PUSH_IMM:
+		return stack_ok ? pushes(t, i) : interp(t, i);
+	case CL_POP_REG:
+		return stack_ok ? pops(t, i) : interp(t, i);
+	case CL_PUSH_RM:
+		return stack_ok ? push_rm(t, i) : interp(t, i);
+	case CL_POP_RM:
+		return stack_ok ? pop_rm(t, i) : interp(t, i);
+	case CL_PUSH_SEG:
+		return stack_ok ? push_seg(t, i) : interp(t, i);
+	case CL_PUSHA:
+		return stack_ok ? pusha(t) : interp(t, i);
+	case CL_POPA:
+		return stack_ok ? popa(t) : interp(t, i);
+	case CL_PUSHF:
+		return stack_ok ? pushf(t, i) : interp(t, i);
+	case CL_POPF:
+		return stack_ok ? popf(t, i) : interp(t, i);
+	case CL_LEAVE:
+		return stack_ok ? leave(t, i) : interp(t, i);
+	case CL_MOV_FROM_SEG:
+		return mov_from_seg(t, i);
+	case CL_MOV_FROM_CR:
+		return mov_from_cr(t, i);
+	case CL_CLI:
+		return cli(t);
+	case CL_STI:
+		return sti(t, i);
+	case CL_CLD:
+	case CL_STD:
+		return cld_std(t, i);
+	case CL_RDTSC:
+		return rdtsc(t, i);
+	case CL_JCC:
+		return jcc(t, i);
+	case CL_LOOP:
+		return loop(t, i);
+	case CL_JMP:
+		return jmp(t, i);
+	case CL_JMP_RM:
+		return jmp_rm(t, i);
+	case CL_CALL:
+		return stack_ok ? call(t, i) : interp(t, i);
+	case CL_CALL_RM:
+		return stack_ok ? call_rm(t, i) : interp(t, i);
+	case CL_RET:
+		return stack_ok ? ret(t, i) : interp(t, i);
+	default:
+		return interp(t, i);
+	}
+}

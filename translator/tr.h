@@ -1,0 +1,121 @@
+/* tr.h - the state of one block's translation. Private to this folder. */
+#ifndef BT86_TRANSLATOR_TR_H
+#define BT86_TRANSLATOR_TR_H
+
+#include "translator/emit.h"
+#include "translator/translator.h"
+
+/* What a translation rule is chosen by (classify.c). */
+enum insn_class {
+	CL_INTERP,     /* callout to the interpreter, then on with the next instruction */
+	CL_INTERP_END, /* the same, ending the block: it goes elsewhere or changes the mode */
+	CL_IDENT,      /* bytes copied, prefixes added */
+	CL_IDENT_FPU,  /* the same for x87, MMX and SSE: needs the FPU's permission */
+	CL_LEA,
+	CL_NOP,
+	CL_INCDEC,
+	CL_MOFFS,
+	CL_STRING,
+	CL_PUSH_REG,
+	CL_PUSH_IMM,
+	CL_PUSH_RM,
+	CL_PUSH_SEG,
+	CL_POP_REG,
+	CL_POP_RM,
+	CL_PUSHA,
+	CL_POPA,
+	CL_PUSHF,
+	CL_POPF,
+	CL_LEAVE,
+	CL_MOV_FROM_SEG,
+	CL_JCC,
+	CL_LOOP,
+	CL_JMP,
+	CL_JMP_RM,
+	CL_CALL,
+	CL_CALL_RM,
+	CL_RET,
+	CL_CLI,
+	CL_STI,
+	CL_CLD,
+	CL_STD,
+	CL_RDTSC,
+	CL_MOV_FROM_CR,
+	CL_SEG_LOAD,
+	CL_INT,
+	CL_IRET,
+	CL_SYSENTER,
+	CL_SYSEXIT,
+};
+
+struct tr {
+	struct emitter e;    /* hot code */
+	struct cache *k;
+	struct block *b;
+	const struct translate_request *rq;
+	uint32_t cold;	     /* arena offset: cold code grows down from here */
+	struct insn insn[CACHE_MAX_INSNS];
+	uint8_t class[CACHE_MAX_INSNS];
+	uint32_t live[CACHE_MAX_INSNS + 1]; /* arithmetic flags that matter before instruction i */
+	unsigned n;
+	bool ended; /* the last rule emitted its own exits */
+};
+
+extern struct translate_host translate_host;
+
+enum insn_class classify(const struct insn *i, uint32_t mode);
+bool class_ends_block(enum insn_class cl);
+/* May raise an exception or leave the block: flags must be right before it. */
+bool insn_may_fault(const struct insn *i, enum insn_class cl);
+
+/* ---- shared by the rules (translate.c) */
+struct emitter tr_cold(struct tr *t, unsigned bytes);	     /* a piece of cold code */
+void tr_exit(struct tr *t, uint32_t patch, enum exit_kind kind, uint32_t target);
+void tr_callout(struct tr *t, struct emitter *e, enum callout co, bool light, uint32_t eip, uint32_t arg);
+void tr_side(struct tr *t, unsigned i, int esp_delta, unsigned flags);
+static inline uint32_t tr_eip(const struct tr *t, unsigned i)
+{
+	return t->b->eip + t->b->side[i].guest;
+}
+static inline uint32_t tr_next(const struct tr *t, unsigned i)
+{
+	return tr_eip(t, i) + t->insn[i].len;
+}
+static inline uint64_t tr_gpa(const struct tr *t, unsigned i)
+{
+	return t->b->gpa + t->b->side[i].guest;
+}
+static inline unsigned tr_site(const struct tr *t, unsigned i)
+{
+	return site_get(tr_gpa(t, i), t->rq->mode & MODE_USER) & ~SITE_TRAPPED;
+}
+static inline struct host_mem tr_vcpu(size_t offset)
+{
+	return (struct host_mem){.base = R15, .index = -1, .scale = 1, .disp = (int32_t)offset};
+}
+/* The table slot of a constant target. */
+static inline struct host_mem tr_slot(uint32_t target)
+{
+	return (struct host_mem){.base = R14, .index = -1, .scale = 1, .disp = (int32_t)((target & 0xffff) * 8)};
+}
+void tr_jump_indirect(struct tr *t, bool call); /* to r8d through the table */
+/* A control transfer's target in r8d has been computed; return address etc. */
+void tr_landing_pad(struct tr *t, uint32_t ret);
+
+/* ---- ident.c */
+static inline unsigned host_reg(unsigned guest)
+{
+	return guest == ESP ? GUEST_ESP : guest;
+}
+/* The guest's memory operand as host registers, without a window: for lea. */
+struct host_mem ident_ea(const struct insn *i);
+/* Where the operand is: through gs (plain), or in r8 plus a base register chosen by the site. Emits the address
+ * computation. Returns false when the interpreter must do it. */
+bool ident_operand(struct tr *t, unsigned i, struct host_mem *m);
+/* Copies the instruction with its operands mapped. False: cannot be expressed, nothing emitted. */
+bool ident_emit(struct tr *t, unsigned i);
+
+/* ---- rules.c: emits instruction i and possibly followers; returns how many were consumed. */
+unsigned rule_emit(struct tr *t, unsigned i);
+
+#endif

@@ -1,0 +1,256 @@
+/* translate.c - building a block: decode, classify, find dead flags, emit the entry stub, the rules' code, exits.
+ *
+ * Layout of a block:
+ *   entry stub   r8d must be the block's EIP, else the miss handler       <- table slots lead here
+ *   body         one rule after the other                                 <- chained exits lead here
+ *   exits        jmp/jcc/call rel32, to the target's body when chained, else to:
+ * and in cold code, at the other end of the arena:
+ *   stubs        mov r8d, target; mov r9d, number; jmp [r15+go_exit]
+ */
+#include "translator/tr.h"
+
+struct translate_host translate_host;
+
+struct emitter tr_cold(struct tr *t, unsigned bytes)
+{
+	t->cold -= bytes;
+	return (struct emitter){.p = t->k->rw + t->cold, .base = t->k->rw, .limit = t->k->rw + t->cold + bytes};
+}
+
+void tr_side(struct tr *t, unsigned i, int esp_delta, unsigned flags)
+{
+	struct side_entry *s = &t->b->side[i];
+
+	s->host = (uint16_t)(em_off(&t->e) - t->b->host);
+	s->esp_delta = (int8_t)esp_delta;
+	s->flags = (uint8_t)flags;
+}
+
+void tr_callout(struct tr *t, struct emitter *e, enum callout co, bool light, uint32_t eip, uint32_t arg)
+{
+	struct host_mem go = tr_vcpu(light ? offsetof(struct vcpu, hot.go_callout_light) : offsetof(struct vcpu, hot.go_callout));
+
+	(void)t;
+	em_mov_ri32(e, R8, eip);
+	em_mov_ri32(e, R9, arg);
+	em_mov_ri32(e, R10, co);
+	em_call_m(e, &go);
+}
+
+void tr_jump_indirect(struct tr *t, bool call)
+{
+	struct host_mem m = {.base = R14, .index = R9, .scale = 8};
+
+	em_movzx16_r(&t->e, R9, R8);
+	if (call)
+		em_call_m(&t->e, &m);
+	else
+		em_jmp_m(&t->e, &m);
+}
+
+/* patch leads to target: through a patchable exit, or, for targets on other pages that must be looked up each
+ * time, through the table. */
+void tr_exit(struct tr *t, uint32_t patch, enum exit_kind kind, uint32_t target)
+{
+	bool cross = (target ^ t->b->eip) >> PAGE_SHIFT;
+
+	if (cross && !t->rq->chain_cross) {
+		struct emitter c = tr_cold(t, 16);
+		struct host_mem slot = tr_slot(target);
+		em_fix32(&t->e, patch, em_off(&c));
+		em_mov_ri32(&c, R8, target);
+		em_jmp_m(&c, &slot);
+		return;
+	}
+	assert(t->b->nexits < CACHE_MAX_EXITS);
+	struct emitter c = tr_cold(t, 20);
+	struct host_mem go = tr_vcpu(offsetof(struct vcpu, hot.go_exit));
+	struct exit_link *x = &t->b->exits[t->b->nexits];
+	*x = (struct exit_link){.patch = patch,
+				.stub = em_off(&c),
+				.target = target,
+				.kind = (uint8_t)kind,
+				.cross = cross};
+	em_fix32(&t->e, patch, x->stub);
+	em_mov_ri32(&c, R8, target);
+	em_mov_ri32(&c, R9, (uint32_t)(t->b - t->k->blocks) * CACHE_MAX_EXITS + t->b->nexits);
+	em_jmp_m(&c, &go);
+	t->b->nexits++;
+}
+
+/* Are the arithmetic flags dead at eip, an address in the block's page that execution reaches after the block? Looks
+ * at the instructions there; the block then depends on their bytes. */
+static bool flags_dead_at(struct tr *t, uint32_t eip)
+{
+	uint32_t at = eip - t->b->eip, wanted = FL_ARITH;
+	struct insn in;
+
+	if ((eip ^ t->b->eip) >> PAGE_SHIFT || eip < t->b->eip)
+		return false;
+	for (unsigned n = 0; n < 6 && at < t->rq->avail; n++) {
+		uint32_t r, w, u;
+		if (decode_insn(t->rq->code + at, t->rq->avail - at < 15 ? t->rq->avail - at : 15, true, &in) != DECODE_OK)
+			return false;
+		enum insn_class cl = classify(&in, t->rq->mode);
+		if (class_ends_block(cl) || insn_may_fault(&in, cl))
+			return false;
+		decode_flags(&in, &r, &w, &u);
+		at += in.len;
+		if (r & wanted)
+			return false;
+		wanted &= ~w;
+		if (!wanted) {
+			if (at > t->b->dep_len)
+				t->b->dep_len = (uint16_t)at;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Compares r8d with imm and branches away (to miss, an arena offset) when they differ.
+ *   flags dead:   cmp r8d, imm; jne miss
+ *   flags live:   mov r9, rcx; lea ecx, [r8-imm]; jrcxz 1f; mov rcx, r9; jmp miss; 1: mov rcx, r9 */
+static void check_r8(struct tr *t, uint32_t imm, bool dead, uint32_t miss)
+{
+	struct emitter *e = &t->e;
+
+	if (dead) {
+		em_modrm_reg(e, NULL, 0, false, (const uint8_t[]){0x81}, 1, ALU_CMP, R8);
+		em32(e, imm);
+		em_fix32(e, em_jcc32(e, 5), miss);
+		return;
+	}
+	em_mov_rr64(e, R9, RCX);
+	em_lea32(e, RCX, &(struct host_mem){.base = R8, .index = -1, .scale = 1, .disp = (int32_t)(0u - imm)});
+	uint32_t same = em_jrcxz8(e);
+	em_mov_rr64(e, RCX, R9);
+	em_fix32(e, em_jmp32(e), miss);
+	em_fix8(e, same);
+	em_mov_rr64(e, RCX, R9);
+}
+
+/* Where the callee's host ret arrives, r8d being the guest's return address. */
+void tr_landing_pad(struct tr *t, uint32_t ret)
+{
+	struct emitter c = tr_cold(t, 12);
+	struct emitter hot = t->e;
+
+	t->b->pad = em_off(&t->e);
+	t->b->pad_miss = em_off(&c);
+	t->e = c;
+	tr_jump_indirect(t, false);
+	t->e = hot;
+	check_r8(t, ret, flags_dead_at(t, ret), t->b->pad_miss);
+	if ((ret ^ t->b->eip) >> PAGE_SHIFT && !t->rq->chain_cross) {
+		struct host_mem slot = tr_slot(ret);
+		em_jmp_m(&t->e, &slot);
+	} else {
+		tr_exit(t, em_jmp32(&t->e), EXIT_JMP, ret);
+	}
+}
+
+/* Decodes up to the end of the block. Leaves t->n instructions. */
+static void decode_block(struct tr *t)
+{
+	const struct translate_request *rq = t->rq;
+	const unsigned max = rq->single ? 1 : 24;
+	unsigned at = 0;
+
+	while (t->n < max) {
+		struct insn *in = &t->insn[t->n];
+		unsigned avail = rq->avail - at;
+		uint8_t joint[30];
+		const uint8_t *p = rq->code + at;
+		bool straddles = false;
+
+		if (avail == 0)
+			break;
+		enum decode_result r = decode_insn(p, avail < 15 ? avail : 15, true, in);
+		if (r == DECODE_MORE) {
+			bool collide = (((rq->gpa ^ rq->second_gpa) >> PAGE_SHIFT) & (CACHE_PAGE_LISTS - 1)) == 0;
+			if (t->n > 0 && (!rq->second || collide))
+				break;
+			straddles = true;
+			if (rq->second && !collide) { /* else the interpreter finds out and faults if it must */
+				memcpy(joint, p, avail);
+				memcpy(joint + avail, rq->second, 15);
+				r = decode_insn(joint, 15, true, in);
+			}
+		}
+		if (r != DECODE_OK) {
+			in->len = straddles ? (uint8_t)avail : 1;
+			t->class[t->n] = CL_INTERP_END;
+		} else {
+			t->class[t->n] = (uint8_t)classify(in, rq->mode);
+		}
+		t->b->side[t->n].guest = (uint8_t)at;
+		t->n++;
+		if (straddles && in->len > avail) {
+			t->b->gpa2 = rq->second_gpa;
+			t->b->len2 = (uint16_t)(in->len - avail);
+		}
+		at += in->len;
+		if (straddles || class_ends_block((enum insn_class)t->class[t->n - 1]) || at > 200)
+			break;
+	}
+	t->b->len = (uint16_t)at;
+	t->b->dep_len = (uint16_t)(at - t->b->len2);
+	t->b->ninsn = (uint8_t)t->n;
+}
+
+/* Backwards: which arithmetic flags matter before each instruction. */
+static void find_liveness(struct tr *t)
+{
+	t->live[t->n] = FL_ARITH;
+	for (unsigned i = t->n; i-- > 0;) {
+		uint32_t r = 0, w = 0, u = 0;
+		enum insn_class cl = (enum insn_class)t->class[i];
+		if (cl == CL_INTERP || cl == CL_INTERP_END || class_ends_block(cl) || insn_may_fault(&t->insn[i], cl)) {
+			t->live[i] = FL_ARITH;
+			continue;
+		}
+		decode_flags(&t->insn[i], &r, &w, &u);
+		t->live[i] = (t->live[i + 1] & ~w) | (r & FL_ARITH);
+	}
+}
+
+struct block *translate_block(struct cache *k, const struct translate_request *rq)
+{
+	struct tr t = {.k = k, .rq = rq, .b = cache_new(k), .cold = k->cold};
+
+	t.b->gpa = rq->gpa;
+	t.b->eip = rq->eip;
+	t.b->mode = rq->mode;
+	t.e = (struct emitter){.p = k->rw + k->hot, .base = k->rw, .limit = k->rw + k->cold};
+	decode_block(&t);
+	find_liveness(&t);
+	t.b->flags_live = t.live[0] & FL_ARITH;
+	check_r8(&t, rq->eip, !t.b->flags_live, CACHE_MISS_STUB);
+	t.b->body = em_off(&t.e);
+	for (unsigned i = 0; i < t.n;) {
+		tr_side(&t, i, 0, 0);
+		i += rule_emit(&t, i);
+	}
+	if (!t.ended)
+		tr_exit(&t, em_jmp32(&t.e), EXIT_JMP, rq->eip + t.b->len);
+	t.b->host_end = em_off(&t.e);
+	t.b->cold = t.cold;
+	cache_commit(k, t.b);
+	return t.b;
+}
+
+bool translate_possible(const struct vcpu *c)
+{
+	return (c->cr0 & CR0_PE) && !(c->sysflags & (FL_VM | FL_TF | FL_RF)) && (c->cpl == 0 || c->cpl == 3) &&
+	       (c->seg[CS].attr & SEG_DB) && (c->seg[SS].attr & SEG_DB) && !(c->dr[7] & 0xff) &&
+	       cpu_seg_flat(&c->seg[CS]) && !(c->cr0 & CR0_AM && c->sysflags & FL_AC && c->cpl == 3);
+}
+
+uint32_t translate_mode(const struct vcpu *c)
+{
+	return (c->cpl == 3 ? MODE_USER : 0) | (cpu_seg_flat(&c->seg[DS]) ? 0 : MODE_NF_DS) |
+	       (cpu_seg_flat(&c->seg[ES]) ? 0 : MODE_NF_ES) | (cpu_seg_flat(&c->seg[SS]) ? 0 : MODE_NF_SS) |
+	       (c->cr0 & (CR0_EM | CR0_TS) ? MODE_NOFPU : 0) | (c->cr4 & CR4_OSFXSR ? 0 : MODE_NOSSE) |
+	       (c->cr4 & CR4_TSD ? MODE_TSD : 0);
+}

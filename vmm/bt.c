@@ -1,0 +1,399 @@
+/* bt.c - the translator's run loop: finding, making and chaining blocks, and the spaces they run in. */
+#include "vmm/bt.h"
+
+#include <asm/prctl.h>
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef HWCAP2_FSGSBASE
+#define HWCAP2_FSGSBASE (1u << 1)
+#endif
+
+static bool have_fsgsbase;
+
+/* ------------------------------------------------------------------ spaces */
+
+static void set_gs_base(struct bt *bt, uint64_t base)
+{
+	if (bt->gs_base == base)
+		return;
+	bt->gs_base = base;
+	if (have_fsgsbase)
+		__asm__ volatile("wrgsbase %0" : : "r"(base));
+	else
+		syscall(SYS_arch_prctl, ARCH_SET_GS, base);
+}
+
+static void sync_segments(struct vcpu *c)
+{
+	for (unsigned s = 0; s < 6; s++) {
+		const struct seg *g = &c->seg[s];
+		bool easy = g->limit == 0xffffffffu &&
+			    (g->attr & (SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_DC)) == (SEG_P | SEG_S | SEG_RW);
+		c->hot.seg_base[s] = g->base;
+		c->hot.seg_poison[s] = easy ? 0 : 1ull << 32;
+	}
+}
+
+static bool space_is(const struct space *s, uint32_t window, uint32_t mode)
+{
+	return s && s->used && s->window_id == window && s->mode == mode;
+}
+
+void bt_sync_space(struct bt *bt)
+{
+	struct vcpu *c = bt->c;
+	struct mem *mem = c->mem;
+	bool user = c->cpl == 3;
+	struct window *wu = mem_window_user(mem), *ws = mem_window_super(mem);
+	uint32_t id = mem_window_id(user ? wu : ws), mode = translate_mode(c);
+
+	sync_segments(c);
+	c->hot.user_base = mem_window_base(wu);
+	c->hot.super_base = mem_window_base(ws);
+	c->hot.slot_bases = (uint64_t)(uintptr_t)mem_slot_bases(mem);
+	set_gs_base(bt, user ? c->hot.user_base : c->hot.super_base);
+	if (space_is(bt->cur, id, mode))
+		return;
+	if (bt->cur)
+		bt->cur->ret_sp = c->hot.ret_sp;
+	struct space *s = bt->recent[user];
+	if (!space_is(s, id, mode))
+		s = cache_space(&bt->k, id, mode, bt->cur);
+	bt->recent[user] = bt->cur = s;
+	c->hot.ret_sp = s->ret_sp;
+	c->hot.table = (uint64_t)(uintptr_t)s->table;
+}
+
+/* The return stacks of a space may have been emptied: take over the current one's pointer. */
+static void reload_ret_sp(struct bt *bt)
+{
+	if (bt->cur)
+		bt->c->hot.ret_sp = bt->cur->ret_sp;
+}
+
+void bt_code_written(struct bt *bt, uint64_t gpa, unsigned len)
+{
+	bool left;
+	unsigned n = cache_invalidate(&bt->k, gpa, len, &left);
+
+	bt->st.code_writes++;
+	bt->st.blocks_hit += n;
+	if (n) {
+		bt->gen++;
+		site_forget(gpa, len < 64 ? len : 64);
+	}
+	if (!left) {
+		interp_code_written(bt->c, gpa & ~(uint64_t)(PAGE_SIZE - 1), PAGE_SIZE);
+		mem_trace_remove(bt->c->mem, gpa, TRACE_CODE);
+	}
+}
+
+void bt_code_unmapped(struct bt *bt, struct window *w, uint32_t lin, uint32_t pages)
+{
+	/* One page more below: straddlers there end in the first of these. */
+	if (lin >= PAGE_SIZE) {
+		lin -= PAGE_SIZE;
+		pages++;
+	}
+	if (bt->cur)
+		bt->cur->ret_sp = bt->c->hot.ret_sp;
+	cache_space_forget(&bt->k, mem_window_id(w), lin, pages);
+	if (w == mem_window_super(bt->c->mem) || bt->sole_super)
+		cache_cut_cross(&bt->k, lin, pages);
+	reload_ret_sp(bt);
+	bt->gen++;
+}
+
+void bt_window_gone(struct bt *bt, struct window *w)
+{
+	if (bt->cur)
+		bt->cur->ret_sp = bt->c->hot.ret_sp;
+	cache_window_gone(&bt->k, mem_window_id(w));
+	reload_ret_sp(bt);
+	/* Cross-page chains were made for what the gone window mapped. */
+	if (bt->sole_super)
+		cache_cut_cross(&bt->k, 0, 1u << 20);
+	bt->gen++;
+}
+
+static void flush(struct bt *bt)
+{
+	cache_flush(&bt->k);
+	reload_ret_sp(bt);
+	bt->gen++;
+}
+
+/* ------------------------------------------------------------------ blocks */
+
+struct second_page {
+	struct vcpu *c;
+	uint32_t lin;
+	int state; /* 0 not walked yet, 1 walked, -1 not fetchable */
+	uint64_t gpa;
+};
+
+static bool walk_second(struct second_page *s)
+{
+	struct walk w;
+	unsigned user = s->c->cpl == 3 ? ACC_USER : 0;
+
+	if (s->state == 0) {
+		struct exception saved = s->c->exc;
+		s->state = mem_walk(s->c, s->lin, ACC_EXEC | ACC_PEEK | user, &w) < 0 ? -1 : 1;
+		s->c->exc = saved;
+		s->gpa = w.gpa;
+	}
+	return s->state > 0;
+}
+
+static bool second_matches(void *opaque, const struct block *b)
+{
+	struct second_page *s = opaque;
+
+	return walk_second(s) && s->gpa == b->gpa2;
+}
+
+static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struct second_page *second)
+{
+	struct vcpu *c = bt->c;
+	unsigned avail = PAGE_SIZE - (unsigned)(gpa & (PAGE_SIZE - 1));
+	struct translate_request rq = {
+		.gpa = gpa,
+		.eip = eip,
+		.mode = bt->cur->mode,
+		.code = mem_ptr(c->mem, gpa, avail),
+		.avail = avail,
+		.chain_cross = c->cpl != 3 && bt->sole_super,
+	};
+
+	if (!rq.code)
+		return NULL;
+	uint64_t t0 = __builtin_ia32_rdtsc();
+	if (!cache_has_room(&bt->k, TRANSLATE_ROOM))
+		flush(bt);
+	if (walk_second(second)) {
+		rq.second = mem_ptr(c->mem, second->gpa, 15);
+		rq.second_gpa = second->gpa;
+	}
+	struct block *b = translate_block(&bt->k, &rq);
+	mem_trace_add(c->mem, gpa, TRACE_CODE);
+	if (b->len2)
+		mem_trace_add(c->mem, b->gpa2, TRACE_CODE);
+	if (log_on(LOG_IN_ASM) || log_on(LOG_OUT_ASM))
+		translate_log(&bt->k, b, rq.code, b->len - b->len2);
+	bt->st.tsc_translate += __builtin_ia32_rdtsc() - t0;
+	return b;
+}
+
+/* The block for eip in the current space, translated if need be. NULL with c->exc pending when the fetch faults,
+ * or without when the code does not lie in RAM. */
+struct block *bt_find_block(struct bt *bt, uint32_t eip)
+{
+	struct vcpu *c = bt->c;
+	struct walk w;
+	struct window *win = c->cpl == 3 ? mem_window_user(c->mem) : mem_window_super(c->mem);
+	struct second_page second = {.c = c, .lin = (eip & PAGE_MASK) + PAGE_SIZE};
+
+	if (mem_walk(c, eip, ACC_EXEC | (c->cpl == 3 ? ACC_USER : 0), &w) < 0)
+		return NULL;
+	struct block *b = cache_lookup(&bt->k, w.gpa, eip, bt->cur->mode, second_matches, &second);
+	if (!b)
+		b = make_block(bt, w.gpa, eip, &second);
+	if (!b)
+		return NULL;
+	mem_window_note_code(c, win, eip);
+	if (b->len2)
+		mem_window_note_code(c, win, (eip & PAGE_MASK) + PAGE_SIZE);
+	return b;
+}
+
+/* ------------------------------------------------------------------ the loop */
+
+void bt_interp_one(struct bt *bt)
+{
+	uint64_t before = bt->c->n_interp;
+
+	if (interp_step(bt->c) < 0)
+		run_triple_fault(bt->m);
+	bt->st.interp_insns += bt->c->n_interp - before;
+}
+
+static void interp_burst(struct bt *bt)
+{
+	struct vcpu *c = bt->c;
+	uint64_t t0 = __builtin_ia32_rdtsc(), before = c->n_interp;
+	const struct machine_config *cfg = &bt->m->cfg;
+	bool ranged = cfg->bt_last != 0xffffffffu || cfg->bt_first;
+	int r = c->shadow || ranged ? interp_step(c) : interp_run(c, 10000, true);
+
+	if (r < 0)
+		run_triple_fault(bt->m);
+	bt->st.interp_insns += c->n_interp - before;
+	bt->st.interp_bursts++;
+	bt->st.tsc_interp += __builtin_ia32_rdtsc() - t0;
+}
+
+static bool in_range(const struct bt *bt)
+{
+	const struct machine_config *cfg = &bt->m->cfg;
+
+	return bt->c->eip >= cfg->bt_first && bt->c->eip <= cfg->bt_last;
+}
+
+static void chain_to(struct bt *bt, struct exit_link *e, struct block *b)
+{
+	if (!e->from->valid || e->to || e->target != b->eip)
+		return;
+	if (b->len2)
+		cache_exit_by_table(&bt->k, e);
+	else
+		cache_chain(&bt->k, e, b);
+}
+
+/* A kick replaced the top of the return stack: put things right. */
+static void after_kick(struct bt *bt)
+{
+	struct vcpu *c = bt->c;
+	uint64_t *top = (uint64_t *)(uintptr_t)bt->cur->top;
+
+	if (*top == bt->k.ret_leave)
+		*top = bt->k.ret_miss;
+	else if (*(uint64_t *)(uintptr_t)c->hot.ret_sp == bt->k.ret_leave)
+		c->hot.ret_sp += 8;
+}
+
+/* Runs translated code from c->eip until something has to be done outside. */
+static void execute(struct bt *bt)
+{
+	struct vcpu *c = bt->c;
+	struct machine *m = bt->m;
+	struct exit_link *from = NULL;
+	uint64_t gen = 0;
+
+	bt_sync_space(bt);
+	bool sole = !mem_many_super(c->mem);
+	if (sole != bt->sole_super) {
+		flush(bt);
+		bt->sole_super = sole;
+	}
+	bool fill = true, resume = false;
+	for (;;) {
+		if (!resume) {
+			struct block *b = bt_find_block(bt, c->eip);
+			if (!b) {
+				if (!c->exc.pending)
+					bt_interp_one(bt);
+				return;
+			}
+			if (from && gen == bt->gen)
+				chain_to(bt, from, b);
+			if (fill || (from && from->by_table))
+				cache_table_set(&bt->k, bt->cur, c->eip, b);
+			c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->body);
+		}
+		from = NULL;
+		resume = fill = false;
+		c->hot.kick = 0;
+		atomic_store(&m->vcpu_in_guest, true);
+		uint32_t rq = atomic_load(&c->request);
+		if ((rq & ~REQ_IRQ) || (rq & REQ_IRQ && c->iflag)) {
+			atomic_store(&m->vcpu_in_guest, false);
+			return;
+		}
+		bt->st.enters++;
+		int why = bt_enter(c);
+		atomic_store(&m->vcpu_in_guest, false);
+		switch (why) {
+		case BT_EXIT_DIRECT:
+			bt->st.exits_direct++;
+			from = &bt->k.blocks[c->hot.exit_arg / CACHE_MAX_EXITS].exits[c->hot.exit_arg % CACHE_MAX_EXITS];
+			gen = bt->gen;
+			continue;
+		case BT_EXIT_MISS:
+			bt->st.exits_miss++;
+			fill = true;
+			continue;
+		case BT_EXIT_KICK:
+			bt->st.exits_kick++;
+			after_kick(bt);
+			return;
+		case BT_EXIT_FAULT:
+			bt->st.exits_fault++;
+			if (!bt_fault(bt))
+				return;
+			resume = true;
+			bt_sync_space(bt);
+			continue;
+		default:
+			bt->st.exits_callout++;
+			return;
+		}
+	}
+}
+
+void bt_run(struct machine *m)
+{
+	struct vcpu *c = &m->vcpu;
+	struct bt *bt = c->bt;
+
+	bt_signals_install(bt);
+	bt->st.tsc_start = __builtin_ia32_rdtsc();
+	while (run_requests(m)) {
+		run_events(m);
+		if (c->halted) {
+			uint64_t t0 = __builtin_ia32_rdtsc();
+			vcpu_wait(m);
+			bt->st.tsc_sleep += __builtin_ia32_rdtsc() - t0;
+			continue;
+		}
+		if (c->exc.pending)
+			continue;
+		if (c->shadow || !translate_possible(c) || !in_range(bt))
+			interp_burst(bt);
+		else
+			execute(bt);
+	}
+}
+
+/* ------------------------------------------------------------------ life */
+
+struct bt *bt_create(struct machine *m, char *err, size_t errlen)
+{
+	const uint64_t entry[4] = {(uint64_t)(uintptr_t)bt_go_miss, (uint64_t)(uintptr_t)bt_go_ret_miss,
+				   (uint64_t)(uintptr_t)bt_go_leave, (uint64_t)(uintptr_t)bt_go_ret_leave};
+	struct bt *bt = calloc(1, sizeof *bt);
+
+	if (!bt) {
+		snprintf(err, errlen, "out of memory");
+		return NULL;
+	}
+	bt->m = m;
+	bt->c = &m->vcpu;
+	bt->sole_super = true;
+	translate_init();
+	have_fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
+	if (cache_init(&bt->k, ARENA_BYTES, entry, err, errlen) < 0 || mem_enable_windows(m->mem, err, errlen) < 0) {
+		free(bt);
+		return NULL;
+	}
+	struct cpu_hot *h = &m->vcpu.hot;
+	h->go_callout = (uint64_t)(uintptr_t)bt_go_callout;
+	h->go_callout_light = (uint64_t)(uintptr_t)bt_go_callout_light;
+	h->go_exit = (uint64_t)(uintptr_t)bt_go_exit;
+	h->go_miss = (uint64_t)(uintptr_t)bt_go_miss;
+	bt_callouts_init(bt);
+	return bt;
+}
+
+void bt_destroy(struct bt *bt)
+{
+	if (!bt)
+		return;
+	cache_destroy(&bt->k);
+	free(bt);
+}

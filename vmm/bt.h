@@ -1,0 +1,75 @@
+/* bt.h - the binary translator as an accelerator: dispatcher, callouts, faults, signals. Private to vmm/.
+ *
+ * bt_run is the vCPU thread's loop under -accel bt. One turn: honour requests, deliver what is pending, then either
+ * interpret (what the translator does not take) or find the block for EIP and run translated code until it comes out
+ * again for one of the reasons of translator/exit_reason.h.
+ *
+ *   bt.c           the loop, block lookup, chaining, spaces
+ *   bt_fault.c     a fault in translated code: what it means and what to learn from it
+ *   bt_signal.c    signal handlers, kicks
+ *   bt_callout.c   C functions that translated code calls
+ */
+#ifndef BT86_VMM_BT_H
+#define BT86_VMM_BT_H
+
+#include "cache/cache.h"
+#include "translator/translator.h"
+#include "vmm/machine_private.h"
+
+#define ARENA_BYTES (48u << 20)
+
+#define FAULT_KICK 256u /* hot.fault_trap: not a fault, a kick that found the PC on a rep instruction */
+
+struct bt_stats {
+	uint64_t enters, exits_direct, exits_miss, exits_kick, exits_fault, exits_callout;
+	uint64_t callouts[CO_COUNT], callout_insn[512]; /* the latter by opcode: map << 8 | opcode for maps 0, 1 */
+	uint64_t faults_hidden, faults_true, faults_traced, faults_mmio, faults_user, faults_edge, faults_arith;
+	uint64_t adaptations;
+	uint64_t interp_insns, interp_bursts;
+	uint64_t tsc_translate, tsc_fault, tsc_interp, tsc_sleep, tsc_start;
+	uint64_t code_writes, blocks_hit;
+};
+
+struct bt {
+	struct machine *m;
+	struct vcpu *c;
+	struct cache k;
+	struct space *cur; /* the space that hot.table and hot.ret_sp belong to */
+	struct space *recent[2]; /* last user and supervisor space */
+	uint64_t gs_base;  /* what the host's gs base is set to */
+	bool sole_super;   /* chains across pages are allowed in supervisor code */
+	uint64_t gen;	   /* counts up whenever blocks or mappings of code went away */
+	uint32_t stuck_eip, stuck_lin;
+	unsigned stuck;	   /* the same fault mapped again and again */
+	bool count;	   /* emitted code counts instructions (--stats) */
+	struct bt_stats st;
+};
+
+struct bt *bt_create(struct machine *m, char *err, size_t errlen);
+void bt_destroy(struct bt *bt);
+/* Runs until REQ_SHUTDOWN. */
+void bt_run(struct machine *m);
+
+/* ---- inside */
+void bt_sync_space(struct bt *bt); /* after anything that may have changed windows, CPL or mode */
+struct block *bt_find_block(struct bt *bt, uint32_t eip); /* NULL: an exception is pending, or not translatable */
+bool bt_fault(struct bt *bt);
+void bt_callouts_init(struct bt *bt);
+void bt_signals_install(struct bt *bt);
+void bt_code_written(struct bt *bt, uint64_t gpa, unsigned len);
+void bt_code_unmapped(struct bt *bt, struct window *w, uint32_t lin, uint32_t pages);
+void bt_window_gone(struct bt *bt, struct window *w);
+unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max);
+/* One interpreted instruction with its bookkeeping; resets the machine on a triple fault. */
+void bt_interp_one(struct bt *bt);
+
+/* ---- run.c */
+void run_triple_fault(struct machine *m);
+/* Requests other than interrupts: reset, stop, NMI. False: leave the run loop. */
+bool run_requests(struct machine *m);
+/* Delivers a pending exception or an acceptable interrupt. */
+void run_events(struct machine *m);
+/* Installs the seccomp filter. 0, or -1 with err. */
+int sandbox_enter(char *err, size_t errlen);
+
+#endif

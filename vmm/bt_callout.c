@@ -1,0 +1,60 @@
+/* bt_callout.c - C functions that translated code calls.
+ *
+ * The thunk (translator/entry.S) has stored the guest's registers, flags and EIP (of the instruction) in the vcpu. The
+ * callout leaves c->eip where the guest goes on and returns BT_GO_ON only when that is the next instruction and
+ * nothing that translated code relies on has changed.
+ */
+#include "vmm/bt.h"
+
+/* Having executed something: how does translated code go on? next: the instruction after it. */
+static int go(struct bt *bt, uint32_t next, uint64_t gen)
+{
+	struct vcpu *c = bt->c;
+	uint32_t rq = atomic_load_explicit(&c->request, memory_order_relaxed);
+
+	if (c->halted || c->shadow || c->exc.pending || gen != bt->gen || (rq & ~REQ_IRQ) || (rq & REQ_IRQ && c->iflag) ||
+	    !translate_possible(c))
+		return BT_GO_OUT;
+	const struct space *was = bt->cur;
+	uint64_t super = c->hot.super_base, user = c->hot.user_base;
+	bt_sync_space(bt);
+	if (c->eip == next && was == bt->cur && super == c->hot.super_base && user == c->hot.user_base)
+		return BT_GO_ON;
+	return BT_GO_JUMP;
+}
+
+static int co_interp(struct vcpu *c, uint32_t len)
+{
+	struct bt *bt = c->bt;
+	uint32_t next = c->eip + len;
+	uint64_t gen = bt->gen, before = c->n_interp;
+
+	bt->st.callouts[CO_INTERP]++;
+	int r = interp_step(c);
+	bt->st.interp_insns += c->n_interp - before;
+	if (r < 0) {
+		run_triple_fault(bt->m);
+		return BT_GO_OUT;
+	}
+	return go(bt, next, gen);
+}
+
+/* sti with a request pending: one more instruction, then the run loop looks. */
+static int co_sti(struct vcpu *c, uint32_t len)
+{
+	struct bt *bt = c->bt;
+
+	bt->st.callouts[CO_STI]++;
+	c->eip += len;
+	c->shadow = 1;
+	return BT_GO_OUT;
+}
+
+void bt_callouts_init(struct bt *bt)
+{
+	uint64_t *t = bt->c->hot.callouts;
+
+	for (unsigned i = 0; i < CPU_CALLOUTS; i++)
+		t[i] = (uint64_t)(uintptr_t)co_interp;
+	t[CO_STI] = (uint64_t)(uintptr_t)co_sti;
+}

@@ -1,0 +1,158 @@
+/* bt_fault.c - a fault in translated code: what it means, and what to learn from it.
+ *
+ * The signal handler has stored the registers as they were. They are the guest's at the start of the faulting
+ * instruction, but for esp (the side table's esp_delta, in runs of pushes and pops) and the progress of a rep string
+ * instruction, which is architectural progress.
+ */
+#include "vmm/bt.h"
+
+#define TRAP_PF 14
+
+struct spot {
+	struct block *b;
+	unsigned i;
+	uint32_t eip;
+	uint64_t gpa; /* of the instruction */
+	const struct side_entry *side;
+};
+
+/* Learns flags about the instruction and drops its block, so that it is translated anew with them. */
+static void adapt(struct bt *bt, const struct spot *s, unsigned flags)
+{
+	site_add(s->gpa, s->b->mode & MODE_USER, flags);
+	cache_drop(&bt->k, s->b);
+	bt->gen++;
+	bt->st.adaptations++;
+}
+
+static void emulate(struct bt *bt)
+{
+	uint64_t t0 = __builtin_ia32_rdtsc();
+
+	bt_interp_one(bt);
+	bt->st.tsc_interp += __builtin_ia32_rdtsc() - t0;
+}
+
+static bool is_rep(const struct spot *s)
+{
+	return s->side->flags & SIDE_REP;
+}
+
+/* What a page fault in a window was. True: the window has the page now, run the instruction again. */
+static bool page_fault(struct bt *bt, const struct spot *s)
+{
+	struct vcpu *c = bt->c;
+	bool write = c->hot.fault_err & PF_W;
+	uint64_t lin;
+	struct window *w = mem_window_find(c->mem, c->hot.fault_addr, &lin);
+	bool user = s->b->mode & MODE_USER;
+
+	if (!w) {
+		fprintf(stderr, "bt86: internal error: fault at host address %#lx in the block at guest %#x\n",
+			(unsigned long)c->hot.fault_addr, s->eip);
+		machine_poweroff(bt->m, EXIT_INTERNAL);
+		return false;
+	}
+	enum mem_fault f = mem_window_fault(c, w, lin, write);
+	if (log_on(LOG_MMU))
+		log_printf(LOG_MMU, "fault eip %08x lin %08lx %s -> %d", s->eip, (unsigned long)lin, write ? "w" : "r", f);
+	if (f == MEM_FAULT_MAPPED) {
+		bt->st.faults_hidden++;
+		/* Something that maps a page and faults on it again is ours to sort out, not the guest's. */
+		if (bt->stuck_eip == s->eip && bt->stuck_lin == (uint32_t)lin && ++bt->stuck > 8) {
+			bt->stuck = 0;
+			f = MEM_FAULT_EMULATE;
+		} else {
+			if (bt->stuck_eip != s->eip || bt->stuck_lin != (uint32_t)lin)
+				bt->stuck = 0;
+			bt->stuck_eip = s->eip;
+			bt->stuck_lin = (uint32_t)lin;
+			return true;
+		}
+	}
+	c->gpr[ESP] += (uint32_t)(int32_t)s->side->esp_delta;
+	c->eip = s->eip;
+	switch (f) {
+	case MEM_FAULT_GUEST:
+		bt->st.faults_true++;
+		break;
+	case MEM_FAULT_TRACED:
+		bt->st.faults_traced++;
+		if (!is_rep(s)) {
+			if (site_get(s->gpa, user) & SITE_TRAPPED)
+				adapt(bt, s, SITE_CALLOUT);
+			else
+				site_add(s->gpa, user, SITE_TRAPPED);
+		}
+		emulate(bt);
+		break;
+	case MEM_FAULT_MMIO:
+		bt->st.faults_mmio++;
+		adapt(bt, s, SITE_CALLOUT);
+		emulate(bt);
+		break;
+	case MEM_FAULT_USER:
+	case MEM_FAULT_SUPER: {
+		unsigned known = site_get(s->gpa, user);
+		bt->st.faults_user++;
+		if (!(known & SITE_USER) && f == MEM_FAULT_USER && !is_rep(s))
+			adapt(bt, s, SITE_USER);
+		else if (!(known & SITE_MIXED))
+			adapt(bt, s, SITE_USER | SITE_MIXED);
+		/* A mixed site whose slot holds both kinds. */
+		emulate(bt);
+		break;
+	}
+	default:
+		bt->st.faults_edge++;
+		if (!is_rep(s)) {
+			if (site_get(s->gpa, user) & SITE_TRAPPED)
+				adapt(bt, s, SITE_CALLOUT);
+			else
+				site_add(s->gpa, user, SITE_TRAPPED);
+		}
+		emulate(bt);
+	}
+	return false;
+}
+
+/* True: go on at hot.resume, the window has the page now. False: c->eip is right and the loop decides. */
+bool bt_fault(struct bt *bt)
+{
+	struct vcpu *c = bt->c;
+	struct spot s = {.b = cache_find_pc(&bt->k, c->hot.fault_pc)};
+	uint64_t t0 = __builtin_ia32_rdtsc();
+	bool again = false;
+
+	if (!s.b) {
+		fprintf(stderr, "bt86: internal error: fault %lu outside any block (host pc %#lx, address %#lx)\n",
+			(unsigned long)c->hot.fault_trap, (unsigned long)c->hot.fault_pc,
+			(unsigned long)c->hot.fault_addr);
+		machine_poweroff(bt->m, EXIT_INTERNAL);
+		return false;
+	}
+	s.i = cache_find_insn(&bt->k, s.b, c->hot.fault_pc);
+	s.side = &s.b->side[s.i];
+	s.eip = s.b->eip + s.side->guest;
+	s.gpa = s.b->gpa + s.side->guest;
+	if (c->hot.fault_trap == FAULT_KICK) {
+		c->eip = s.eip;
+	} else if (c->hot.fault_trap == TRAP_PF) {
+		again = page_fault(bt, &s);
+		if (again) {
+			c->eip = s.eip;
+			c->gpr[ESP] += (uint32_t)(int32_t)s.side->esp_delta;
+			c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + s.b->host + s.side->host);
+			/* In the middle of a run of pushes the host code expects esp as it was before the run. */
+			again = s.side->esp_delta == 0;
+		}
+	} else {
+		/* #DE, #MF, #XM: the interpreter knows how. */
+		bt->st.faults_arith++;
+		c->gpr[ESP] += (uint32_t)(int32_t)s.side->esp_delta;
+		c->eip = s.eip;
+		emulate(bt);
+	}
+	bt->st.tsc_fault += __builtin_ia32_rdtsc() - t0;
+	return again;
+}
