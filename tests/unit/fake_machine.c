@@ -256,8 +256,9 @@ void fake_mmio_write(struct machine *m, uint64_t gpa, uint32_t value, unsigned s
 void irq_set(struct machine *m, unsigned line, bool level)
 {
 	assert_true(line < IRQ_LINES);
-	if (level && !m->line[line])
-		m->rises[line]++;
+	if (level == m->line[line])
+		return;
+	m->rises[line] += level;
 	m->line[line] = level;
 	for (unsigned i = 0; i < m->n_sinks; i++)
 		m->sink[i].fn(m->sink[i].opaque, line, level);
@@ -320,6 +321,16 @@ int fake_intr_ack(struct machine *m)
 		vector = m->intr[INTR_LAPIC].ack(m->intr[INTR_LAPIC].opaque);
 	if (vector < 0 && m->intr[INTR_PIC].level && m->pic_enabled)
 		vector = m->intr[INTR_PIC].ack(m->intr[INTR_PIC].opaque);
+	machine_unlock(m);
+	return vector;
+}
+
+int fake_intr_inta(struct machine *m, enum intr_source src)
+{
+	int vector;
+
+	machine_lock(m);
+	vector = m->intr[src].ack(m->intr[src].opaque);
 	machine_unlock(m);
 	return vector;
 }
@@ -512,6 +523,24 @@ void machine_cont(struct machine *m)
 bool machine_stopped(struct machine *m)
 {
 	return m->stopped;
+}
+
+bool machine_wait_stopped(struct machine *m)
+{
+	return m->stopped;
+}
+
+static void (*fatal_hook)(void);
+
+void machine_set_fatal_hook(void (*fn)(void))
+{
+	fatal_hook = fn;
+}
+
+void machine_run_fatal_hook(void)
+{
+	if (fatal_hook)
+		fatal_hook();
 }
 
 /* Weak: a test that needs real memory links the real one. */

@@ -44,6 +44,8 @@ unsigned fake_irq_rises(struct machine *m, unsigned line);
  * -1. */
 bool fake_intr_pending(struct machine *m);
 int fake_intr_ack(struct machine *m);
+/* An INTA cycle that the CPU had committed itself to while the request was still there. */
+int fake_intr_inta(struct machine *m, enum intr_source src);
 bool fake_intr_level(struct machine *m, enum intr_source src);
 bool fake_pic_enabled(struct machine *m);
 unsigned fake_nmis(struct machine *m);
