@@ -4,10 +4,17 @@
  * walk.c    the page walk
  * access.c  the software TLB and linear reads and writes
  * trace.c   kinds of trace on guest-physical pages
+ * host.c    the host mappings behind windows, and their budget
+ * rmap.c    from a guest-physical page to the window pages that can write it
+ * ptpage.c  which pages serve as page tables, and what a store to one means
+ * shadow.c  the contents of windows: slots, shadow entries, the queue of lowered mappings
+ * window.c  the pool of windows, the physical window, faults
+ * space.c   address spaces: CR3 to windows, choice of the supervisor window, flushes
+ * dump.c    counters, dumps, and the checker that the tests use
  *
- * All of this may run while the guest's x87/SSE state is live: nothing here calls libc's string
- * functions (they use vector registers) outside mem_create, mem_enable_windows, mem_destroy and the dumps;
- * copy_bytes and fill_zero below take their place.
+ * All of this may run while the guest's x87/SSE state is live: nothing here calls libc's string functions
+ * (they use vector registers) outside mem_create, mem_enable_windows, mem_destroy and the dumps; copy_bytes
+ * and fill_zero below take their place, and tables are mapped once instead of grown.
  */
 #ifndef BT86_MEM_INTERNAL_H
 #define BT86_MEM_INTERNAL_H
@@ -24,7 +31,128 @@
 #define EFER_NXE 0x800u
 #endif
 
-#define TLB_USED_MAX 512u
+/* Reserved bits of entries. 32-bit 4 MiB PDE (SDM vol. 3A table 4-4): 21 down to MAXPHYADDR - 19; below them,
+ * down to 13, stand physical address bits 32 and up. PAE (tables 4-9 to 4-11): 62 down to MAXPHYADDR, 63
+ * without NXE, and 20-13 in a 2 MiB PDE. */
+#define PSE_HIGH_BITS  (MEM_MAXPHYADDR - 32u)
+#define PSE_HIGH_MASK  ((1u << PSE_HIGH_BITS) - 1u)
+#define PSE_RSVD       (0x003fe000u & ~(PSE_HIGH_MASK << 13))
+#define PAE_RSVD       (0x7fffffffffffffffull & ~((1ull << MEM_MAXPHYADDR) - 1ull))
+#define PAE_LARGE_RSVD 0x001fe000ull
+#define PAE_ADDR       (((1ull << MEM_MAXPHYADDR) - 1ull) & ~0xfffull)
+
+#define TLB_USED_MAX   512u
+
+/* ------------------------------------------------------------------ windows
+ *
+ * A window is divided into slots: what one page-directory entry covers (4 MiB, or 2 MiB under PAE). A slot is
+ * filled from a directory entry, which it remembers, and has one shadow entry for each page:
+ * frame number << 12 | SH_*. Slots and shadow entries are the truth about what the host maps.
+ *
+ * The invariant that shadow.c keeps: the host maps a window page only if the guest's tables, as they stand,
+ * allow what the mapping allows (present, accessed, same frame, same privilege; writable only if also dirty,
+ * writable and not traced), or else the page, or its slot, is in the window's queue. The queue is worked off
+ * before the guest can expect to see the difference.
+ */
+#define MAX_USER    96u
+#define MAX_SUPER   16u
+#define MAX_WINDOWS 128u /* at least MAX_USER + MAX_SUPER + the physical window */
+#define MAX_SLOTS   2048u
+#define NO_GFN	    0xffffffffu
+
+/* A window's span and what separates it from the next: 4 GiB of addresses that nothing is ever mapped to. */
+#define WINDOW_SPAN    (1ull << 32)
+#define WINDOW_STRIDE  (2 * WINDOW_SPAN)
+
+#define SH_MAPPED      0x01u /* the host maps it */
+#define SH_WRITE       0x02u /* ... writable */
+#define SH_WPROT       0x04u /* mapped read-only although the guest may write: traced, or was */
+#define SH_CODE	       0x08u /* mem_window_note_code */
+#define SH_QUEUED      0x10u
+#define SH_RMAP	       0x20u /* the reverse map of this entry's frame leads here */
+#define SH_FLAGS       0xfffu
+
+#define SLOT_PAGES_MAX 1024u
+#define SHADOW_TABLES  16384u /* for all windows together */
+
+struct slot {
+	uint32_t *sh; /* shadow entries, NULL unless filled */
+	uint64_t pde; /* pde_key of the directory entry it was filled from */
+	uint32_t pt_gfn;
+	uint16_t mapped; /* shadow entries with SH_MAPPED */
+	bool filled, large;
+	bool doomed; /* the directory entry changed: to be dropped whole; its page table is no longer watched
+		      */
+	bool queued;
+};
+
+enum window_kind { WIN_FREE, WIN_PHYS, WIN_USER, WIN_SUPER };
+
+#define QUEUE_MAX  1024u
+#define QUEUE_SLOT 0x80000000u
+#define FILL_LOG   64u
+
+struct window {
+	struct mem *m;
+	enum window_kind kind;
+	unsigned id;
+	uintptr_t base;
+	bool host_dirty; /* something may be mapped */
+	uint32_t vmas;	 /* upper bound of host mappings in it */
+	uint64_t stamp;	 /* of the last use */
+	struct slot *slots;
+	uint64_t filled[MAX_SLOTS / 64];
+	uint32_t n_filled;
+
+	/* linear page numbers, or QUEUE_SLOT | slot number */
+	uint32_t queue[QUEUE_MAX];
+	unsigned queued;
+	bool queue_overflow; /* check everything */
+
+	/* ---- a user window is also the address space that it belongs to */
+	uint32_t cr3;
+	uint32_t pd[4]; /* frames of the page directories ([0] only without PAE), NO_GFN if none */
+	struct window *super;
+	uint64_t super_base;	/* what bases[] has for slots that are not the user's */
+	uint32_t super_version; /* of super when it was last known to agree with this directory */
+	bool super_ok;
+	uint32_t foreign_writes; /* stores to its tables since it was last current */
+	uint64_t *bases;	 /* mem_slot_bases */
+	struct window *hash_next;
+
+	/* ---- supervisor windows */
+	uint32_t version; /* counts fills of slots; the last FILL_LOG of them are in the log */
+	uint16_t log[FILL_LOG];
+	uint32_t mismatches; /* slots dropped because a directory disagreed, since mismatch_stamp */
+	uint64_t mismatch_stamp;
+	bool wp0; /* has pages writable only because CR0.WP is clear */
+};
+
+/* What translation depends on besides CR3. */
+struct paging_mode {
+	bool paging, pae, pse, nxe, wp;
+	uint32_t a20;
+};
+
+/* Reverse map: list node. where = window id << 20 | linear page. */
+struct rmap_node {
+	uint32_t next, where;
+};
+
+/* One role of a page that serves as a page table. */
+enum pt_kind { PT_FREE, PT_TABLE, PT_DIRECTORY, PT_DEAD };
+struct pt_use {
+	uint32_t next;
+	uint16_t window;
+	uint16_t slot; /* PT_TABLE: slot filled from it; PT_DIRECTORY: which quarter of the address space (0
+			  without PAE) */
+	enum pt_kind kind;
+};
+#define PT_USES	      (SHADOW_TABLES + 4 * MAX_WINDOWS + 1)
+
+#define PENDING_MAX   64u
+#define PENDING_SUPER 0x80000000u
+#define SPACE_HASH    256u
 
 struct mem {
 	struct soft_tlb tlb; /* first: the inline accessors of mem.h rely on it */
@@ -45,6 +173,48 @@ struct mem {
 	struct mem_ops ops;
 	void *opaque;
 	struct mem_stats stats;
+
+	/* ---- windows; all of it unused until mem_enable_windows */
+	bool enabled;
+	struct paging_mode mode;
+	uint32_t slot_pages, n_slots; /* of the current mode */
+	unsigned slot_shift;	      /* linear page number >> slot_shift is the slot */
+	uintptr_t arena;
+	struct window *windows;	     /* [MAX_WINDOWS] */
+	struct window *user, *super; /* current */
+	struct window *phys;
+	uint64_t *bases; /* MAX_WINDOWS * 1024 */
+	struct slot *slots;
+	struct window *hash[SPACE_HASH];
+	uint64_t clock;
+	unsigned n_user, n_super;
+	bool many_super;
+	uint32_t super_drops; /* slots dropped in favour of not creating another supervisor window */
+
+	/* host mappings */
+	uint32_t vmas, vma_budget;
+	unsigned fail_in, fail_n; /* tests: after fail_in calls, the next fail_n fail with ENOMEM */
+
+	/* shadow tables */
+	uint32_t *sh_pool;
+	uint32_t sh_free, sh_fresh,
+		sh_used; /* list of free tables (index + 1), never used ones from sh_fresh */
+
+	/* reverse map */
+	uint32_t *rmap_head; /* [ram_pages] */
+	struct rmap_node *rmap;
+	uint32_t rmap_n, rmap_max;
+
+	/* page-table pages */
+	uint32_t *pt_head; /* [ram_pages] */
+	struct pt_use *pt;
+	uint32_t pt_free, pt_fresh;
+	uint32_t pt_busy; /* frame whose list is being walked */
+
+	/* pages of the current windows that the guest has just made present: PENDING_SUPER | linear page */
+	uint32_t pending[PENDING_MAX];
+	unsigned n_pending;
+	bool pending_super; /* supervisor pages are among them, which aren't kept waiting */
 };
 
 static inline bool gfn_is_ram(const struct mem *m, uint64_t gfn)
@@ -57,7 +227,7 @@ static inline bool gpa_is_ram(const struct mem *m, uint64_t gpa)
 	return gfn_is_ram(m, gpa >> PAGE_SHIFT);
 }
 
-/* memcpy without vector registers; aligned powers of two are single accesses. */
+/* memcpy without vector registers; small powers of two are single accesses. */
 static inline void copy_bytes(void *dst, const void *src, uint64_t n)
 {
 	switch (n) {
@@ -86,14 +256,101 @@ static inline void fill_zero(void *dst, uint64_t n)
 }
 
 /* ---- ram.c */
+void *map_anonymous(uint64_t bytes);	       /* zeroed, NULL on failure; memory is taken when touched */
+void unmap_anonymous(void *p, uint64_t bytes); /* p may be NULL */
 /* Stores into one page of RAM and does what its traces ask for. */
 void ram_store(struct mem *m, uint64_t gpa, const void *buf, unsigned len);
 void mmio_load(struct mem *m, uint64_t gpa, uint8_t *buf, uint64_t len);
 void mmio_store(struct mem *m, uint64_t gpa, const uint8_t *buf, uint64_t len);
 
+/* ---- walk.c */
+void entry_set(struct mem *m, uint64_t gpa, uint8_t bits);
+
 /* ---- access.c */
 void tlb_flush(struct mem *m);
 void tlb_flush_page(struct mem *m, uint32_t lin);
 void tlb_drop_writes(struct mem *m, uint64_t gfn);
+
+/* ---- host.c
+ *
+ * Pages are linear page numbers in w. Where the host refuses (too many mappings), other windows are given up,
+ * then the contents of w; host_unmap and host_protect_ro thus always succeed. host_map and host_protect_rw
+ * may fail, having emptied w; callers record the mapping only after success, and what takes rights away
+ * before the call.
+ */
+int host_map(struct window *w, uint32_t page, uint32_t n, uint32_t gfn, bool writable);
+void host_unmap(struct window *w, uint32_t page, uint32_t n);
+int host_protect_rw(struct window *w, uint32_t page, uint32_t n);
+void host_protect_ro(struct window *w, uint32_t page, uint32_t n);
+bool host_try_protect_rw(struct window *w, uint32_t page, uint32_t n); /* gives up nothing */
+void host_wipe(struct window *w);
+void host_relieve(struct mem *m); /* at a point where windows may be given up: get under the budget */
+
+/* ---- rmap.c */
+int rmap_init(struct mem *m);
+void rmap_destroy(struct mem *m);
+void rmap_add(struct mem *m, uint32_t gfn, const struct window *w, uint32_t page);
+void rmap_protect(struct mem *m, uint32_t gfn);	  /* a trace came: nobody may write */
+void rmap_unprotect(struct mem *m, uint32_t gfn); /* the last trace went */
+
+/* ---- ptpage.c */
+void pt_init(struct mem *m);
+void pt_use_add(struct mem *m, uint32_t gfn, struct window *w, uint32_t slot, enum pt_kind kind);
+void pt_use_remove(struct mem *m, uint32_t gfn, const struct window *w, uint32_t slot, enum pt_kind kind);
+/* A store into a page under TRACE_PT, including the store itself. */
+void pt_store(struct mem *m, uint64_t gpa, const void *buf, unsigned len);
+
+/* ---- shadow.c */
+/* What a guest entry allows for one page. */
+struct leaf {
+	uint32_t gfn;
+	bool ok; /* present, accessed, no reserved bit, RAM */
+	bool user, write, dirty, nx;
+};
+enum sh_verdict { SH_KEEP, SH_LOWER, SH_DROP };
+
+bool pde_large(const struct mem *m, uint64_t pde);
+uint64_t pde_key(const struct mem *m, uint64_t pde);
+bool pde_differs(uint64_t filled_from, uint64_t now);
+uint64_t entry_get(const struct mem *m, uint32_t gfn, uint32_t index);
+uint64_t space_pde(const struct mem *m, const struct window *w, uint32_t slot);
+uint64_t space_pde_gpa(const struct mem *m, const struct window *w, uint32_t slot);
+struct leaf leaf_decode(const struct mem *m, const struct slot *sl, uint32_t index, uint64_t pte);
+struct leaf leaf_read(const struct mem *m, const struct slot *sl, uint32_t index);
+bool leaf_may_write(const struct window *w, const struct leaf *l);
+enum sh_verdict sh_judge(const struct window *w, uint32_t e, const struct leaf *l);
+struct slot *slot_open(struct window *w, uint32_t slot, uint64_t pde);
+void slot_drop(struct window *w, uint32_t slot);
+void slot_doom(struct window *w, uint32_t slot);
+int shadow_fill(struct window *w, uint32_t page, bool force);
+void shadow_release(struct window *w); /* forgets everything; the host mappings stay */
+void shadow_drop_page(struct window *w, uint32_t page);
+void shadow_clear_data(struct window *w); /* the host no longer maps anything in w */
+void queue_page(struct window *w, uint32_t page);
+void queue_slot(struct window *w, uint32_t slot);
+void queue_apply(struct window *w);
+void pend(struct window *w, uint32_t page);
+
+static inline bool window_current(const struct window *w)
+{
+	return w == w->m->user || w == w->m->super;
+}
+
+/* ---- window.c */
+void windows_destroy(struct mem *m);
+struct window *window_alloc(struct mem *m, enum window_kind kind);
+void window_free(struct window *w);
+bool window_evict_one(struct mem *m); /* the least recently used that is not current; false: none */
+void phys_select(struct mem *m);
+void phys_protect(struct mem *m, uint32_t gfn, bool writable);
+
+/* ---- space.c */
+void space_unhash(struct window *w);
+void space_select(struct vcpu *c);
+
+/* ---- dump.c */
+/* Compares every shadow entry with the guest's tables, the traces, the reverse map and (if host)
+ * /proc/self/maps. Returns the number of errors, each described on out. */
+unsigned mem_check(struct mem *m, FILE *out, bool host);
 
 #endif

@@ -154,6 +154,16 @@ void mem_flush_page(struct vcpu *c, uint32_t lin); /* INVLPG */
 void mem_load_cr3(struct vcpu *c);		   /* MOV to CR3, task switch. PAE: pdpte[] already loaded */
 void mem_mode_changed(struct vcpu *c);		   /* CR0.PG/WP, CR4.PSE/PAE/PGE, EFER.NXE or A20 changed */
 
+/* Applies the queued page-table changes of the current windows, without a flush by the guest. All three above do. */
+void mem_sync(struct vcpu *c);
+
+/* Maps the user pages that the guest has made present since the last call. To be called on the way out of the
+ * kernel (IRET and SYSEXIT to CPL 3): it saves the hidden fault of each such page. Costs nothing when there are none,
+ * which is most of the time; leaving it out costs hidden faults only. */
+void mem_map_pending(struct mem *m);
+/* Nonzero while mem_map_pending has something to do; the address is constant. For inline checks. */
+const unsigned *mem_pending(const struct mem *m);
+
 /* ------------------------------------------------------------------ traces */
 
 #define TRACE_PT    0x1u /* page directory or page table reachable from a cached window */
@@ -170,6 +180,9 @@ unsigned mem_traced(const struct mem *m, uint64_t gpa);
  *
  * Exist only after mem_enable_windows (accel bt). Never call these under -accel interp.
  */
+/* Reserves address space (about 1 TiB of it, no memory). The CPU is taken to be as after reset: paging off, A20
+ * on; call mem_mode_changed if it isn't. Host system calls made afterwards, for the seccomp filter: mmap, munmap,
+ * mprotect. */
 int mem_enable_windows(struct mem *m, char *err, size_t errlen);
 
 /* Windows of the current CR3. With paging off both are the physical window. Valid until the next

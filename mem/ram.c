@@ -14,12 +14,18 @@
 
 static_assert(offsetof(struct mem, tlb) == 0, "the inline accessors of mem.h find the TLB at the start");
 
-static void *map_anonymous(uint64_t bytes)
+void *map_anonymous(uint64_t bytes)
 {
 	void *p =
 		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
+}
+
+void unmap_anonymous(void *p, uint64_t bytes)
+{
+	if (p)
+		munmap(p, bytes);
 }
 
 struct mem *mem_create(uint64_t ram_bytes, char *err, size_t errlen)
@@ -61,8 +67,8 @@ void mem_destroy(struct mem *m)
 {
 	if (!m)
 		return;
-	if (m->trace)
-		munmap(m->trace, m->ram_pages);
+	windows_destroy(m);
+	unmap_anonymous(m->trace, m->ram_pages);
 	if (m->ram)
 		munmap(m->ram, m->ram_bytes);
 	if (m->fd >= 0)
@@ -133,7 +139,10 @@ void ram_store(struct mem *m, uint64_t gpa, const void *buf, unsigned len)
 	uint8_t *trace = &m->trace[gpa >> PAGE_SHIFT];
 
 	assert(gpa_is_ram(m, gpa) && (gpa & ~PAGE_MASK) + len <= PAGE_SIZE);
-	copy_bytes(m->ram + gpa, buf, len);
+	if (*trace & TRACE_PT)
+		pt_store(m, gpa, buf, len);
+	else
+		copy_bytes(m->ram + gpa, buf, len);
 	if (!*trace)
 		return;
 	if (*trace & TRACE_DIRTY)

@@ -17,15 +17,18 @@ static void count(struct mem *m, unsigned kinds, int by)
 void mem_trace_add(struct mem *m, uint64_t gpa, unsigned kind)
 {
 	const uint64_t gfn = gpa >> PAGE_SHIFT;
-	uint8_t *trace;
+	bool first;
 
 	if (!gfn_is_ram(m, gfn))
 		return;
-	trace = &m->trace[gfn];
-	count(m, kind & ~*trace, 1);
-	if (!*trace)
-		tlb_drop_writes(m, gfn);
-	*trace |= (uint8_t)kind;
+	count(m, kind & ~m->trace[gfn], 1);
+	first = !m->trace[gfn];
+	m->trace[gfn] |= (uint8_t)kind;
+	if (!first || !kind)
+		return;
+	tlb_drop_writes(m, gfn);
+	if (m->enabled)
+		rmap_protect(m, (uint32_t)gfn);
 }
 
 void mem_trace_remove(struct mem *m, uint64_t gpa, unsigned kind)
@@ -36,6 +39,8 @@ void mem_trace_remove(struct mem *m, uint64_t gpa, unsigned kind)
 		return;
 	count(m, kind & m->trace[gfn], -1);
 	m->trace[gfn] &= (uint8_t)~kind;
+	if (!m->trace[gfn] && m->enabled)
+		rmap_unprotect(m, (uint32_t)gfn);
 }
 
 unsigned mem_traced(const struct mem *m, uint64_t gpa)

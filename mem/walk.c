@@ -10,15 +10,6 @@
  */
 #include "mem/internal.h"
 
-/* Reserved bits. 32-bit 4 MiB PDE (table 4-4): 21 down to MAXPHYADDR - 19; below them, down to 13, stand
- * physical address bits 32 and up. PAE (tables 4-9 to 4-11): 62 down to MAXPHYADDR, 63 without NXE, and in a
- * 2 MiB PDE 20-13. */
-#define PSE_HIGH_BITS  (MEM_MAXPHYADDR - 32u)
-#define PSE_RSVD       (0x003fe000u & ~(((1u << PSE_HIGH_BITS) - 1u) << 13))
-#define PAE_RSVD       (0x7fffffffffffffffull & ~((1ull << MEM_MAXPHYADDR) - 1ull))
-#define PAE_LARGE_RSVD 0x001fe000ull
-#define PAE_ADDR       (((1ull << MEM_MAXPHYADDR) - 1ull) & ~0xfffull)
-
 static uint64_t entry_read(const struct mem *m, uint64_t gpa, bool pae)
 {
 	if (!gpa_is_ram(m, gpa))
@@ -30,7 +21,7 @@ static uint64_t entry_read(const struct mem *m, uint64_t gpa, bool pae)
 
 /* Setting A or D only adds rights to shadows, so it needs no page-table trace; a page can hold code or be
  * watched for dirtying all the same. A and D are in the low byte of an entry. */
-static void entry_set(struct mem *m, uint64_t gpa, uint8_t bits)
+void entry_set(struct mem *m, uint64_t gpa, uint8_t bits)
 {
 	uint8_t *trace;
 
@@ -99,8 +90,8 @@ int mem_walk(struct vcpu *c, uint32_t lin, unsigned acc, struct walk *out)
 			out->gpa = (pde & PAE_ADDR & ~0x1fffffull) | (lin & 0x1fffffu);
 		} else {
 			out->page_size = 4u << 20;
-			out->gpa = (pde & 0xffc00000u) | (pde >> 13 & ((1u << PSE_HIGH_BITS) - 1u)) << 32 |
-				   (lin & 0x3fffffu);
+			out->gpa =
+				(pde & 0xffc00000u) | (pde >> 13 & PSE_HIGH_MASK) << 32 | (lin & 0x3fffffu);
 		}
 	} else {
 		/* ---- page table */

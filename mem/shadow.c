@@ -1,0 +1,666 @@
+/* shadow.c - the contents of windows: slots, shadow entries, and the queue of what must be looked at again.
+ *
+ * See internal.h for the invariant. A slot is opened from a directory entry, which puts its page table under
+ * trace; shadow_fill maps pages of it as the guest's entries allow; stores to the tables (ptpage.c) queue
+ * what they lowered; queue_apply compares each queued page with the guest's entry as it stands then. The
+ * queue says "look again", not "unmap": an entry that was changed and changed back costs nothing.
+ *
+ * The callbacks to the code cache come last in each operation, when everything here is consistent again; they
+ * may remove traces.
+ */
+#include "mem/internal.h"
+
+/* ------------------------------------------------------------------ guest entries */
+
+#define RIGHTS (PTE_P | PTE_RW | PTE_US)
+
+bool pde_large(const struct mem *m, uint64_t pde)
+{
+	return (pde & PTE_PS) && (m->mode.pae || m->mode.pse);
+}
+
+/* What of a directory entry matters to a slot: address and rights, A, and for a large page D. 0: not present.
+ */
+uint64_t pde_key(const struct mem *m, uint64_t pde)
+{
+	uint64_t key = pde & (RIGHTS | PTE_A | (m->mode.pae ? ~0xfffull : 0xfffff000u));
+
+	if (!(pde & PTE_P))
+		return 0;
+	return pde_large(m, pde) ? key | PTE_PS | (pde & PTE_D) : key;
+}
+
+/* Differs, except that A or D came. */
+bool pde_differs(uint64_t filled_from, uint64_t now)
+{
+	const uint64_t change = filled_from ^ now;
+
+	return (change & ~(uint64_t)(PTE_A | PTE_D)) || (filled_from & ~now & (PTE_A | PTE_D));
+}
+
+/* gfn is RAM. */
+uint64_t entry_get(const struct mem *m, uint32_t gfn, uint32_t index)
+{
+	const uint8_t *table = m->ram + ((uint64_t)gfn << PAGE_SHIFT);
+
+	if (m->mode.pae)
+		return ((const uint64_t *)(const void *)table)[index];
+	return ((const uint32_t *)(const void *)table)[index];
+}
+
+uint64_t space_pde_gpa(const struct mem *m, const struct window *w, uint32_t slot)
+{
+	if (m->mode.pae)
+		return ((uint64_t)w->pd[slot >> 9] << PAGE_SHIFT) + (slot & 511) * 8;
+	return ((uint64_t)w->pd[0] << PAGE_SHIFT) + slot * 4;
+}
+
+/* The directory entry of a slot in address space w; 0 if there is no directory to shadow. */
+uint64_t space_pde(const struct mem *m, const struct window *w, uint32_t slot)
+{
+	const uint32_t gfn = m->mode.pae ? w->pd[slot >> 9] : w->pd[0];
+
+	return gfn == NO_GFN ? 0 : entry_get(m, gfn, m->mode.pae ? slot & 511 : slot);
+}
+
+struct leaf leaf_decode(const struct mem *m, const struct slot *sl, uint32_t index, uint64_t pte)
+{
+	const bool pae = m->mode.pae;
+	const uint64_t pde = sl->pde, rights = sl->large ? pde : pde & pte, last = sl->large ? pde : pte;
+	const uint64_t a20 = 0xffffffff00000000ull | m->mode.a20;
+	uint64_t gpa;
+	struct leaf l;
+
+	if (sl->large && pae)
+		gpa = (pde & PAE_ADDR & ~0x1fffffull) + ((uint64_t)index << PAGE_SHIFT);
+	else if (sl->large)
+		gpa = (pde & 0xffc00000u) + ((uint64_t)index << PAGE_SHIFT) +
+		      ((pde >> 13 & PSE_HIGH_MASK) << 32);
+	else
+		gpa = pte & (pae ? PAE_ADDR : PAGE_MASK);
+	gpa &= a20;
+	l.gfn = (uint32_t)(gpa >> PAGE_SHIFT);
+	l.ok = (rights & PTE_P) && (last & PTE_A) && gpa_is_ram(m, gpa);
+	if (pae && !sl->large && (pte & (PAE_RSVD | (m->mode.nxe ? 0 : PTE_NX))))
+		l.ok = false;
+	l.user = rights & PTE_US;
+	l.write = rights & PTE_RW;
+	l.dirty = last & PTE_D;
+	l.nx = pae && ((pde | pte) & PTE_NX);
+	return l;
+}
+
+struct leaf leaf_read(const struct mem *m, const struct slot *sl, uint32_t index)
+{
+	return leaf_decode(m, sl, index, sl->large ? sl->pde : entry_get(m, sl->pt_gfn, index));
+}
+
+/* The guest may write without the VMM having to set D first. User pages are only ever written with user
+ * rights: what CR0.WP allows the kernel there is emulated. */
+bool leaf_may_write(const struct window *w, const struct leaf *l)
+{
+	return l->dirty && (l->write || (w->kind == WIN_SUPER && !w->m->mode.wp));
+}
+
+/* What the guest's entry means for shadow entry e. */
+enum sh_verdict sh_judge(const struct window *w, uint32_t e, const struct leaf *l)
+{
+	if (!l->ok || l->gfn != e >> PAGE_SHIFT)
+		return SH_DROP;
+	if ((e & SH_CODE) && (l->nx || (w->kind == WIN_USER && !l->user)))
+		return SH_DROP;
+	if (!(e & SH_MAPPED))
+		return SH_KEEP;
+	if (l->user != (w->kind == WIN_USER))
+		return SH_DROP;
+	return (e & (SH_WRITE | SH_WPROT)) && !leaf_may_write(w, l) ? SH_LOWER : SH_KEEP;
+}
+
+/* ------------------------------------------------------------------ shadow tables */
+
+static uint32_t *table_alloc(struct mem *m)
+{
+	uint32_t *t;
+
+	while (m->sh_used == SHADOW_TABLES)
+		if (!window_evict_one(m))
+			return NULL;
+	m->sh_used++;
+	if (m->sh_free) {
+		t = m->sh_pool + (uint64_t)(m->sh_free - 1) * SLOT_PAGES_MAX;
+		m->sh_free = t[0];
+		t[0] = 0;
+	} else {
+		t = m->sh_pool + (uint64_t)m->sh_fresh++ * SLOT_PAGES_MAX;
+	}
+	return t;
+}
+
+static void table_free(struct mem *m, uint32_t *t)
+{
+	fill_zero(t, SLOT_PAGES_MAX * sizeof *t);
+	t[0] = m->sh_free;
+	m->sh_free = (uint32_t)((t - m->sh_pool) / SLOT_PAGES_MAX) + 1;
+	m->sh_used--;
+}
+
+/* ------------------------------------------------------------------ callbacks */
+
+static void code_unmapped(struct window *w, uint32_t page, uint32_t n)
+{
+	struct mem *m = w->m;
+
+	m->stats.code_unmaps++;
+	if (m->ops.code_unmapped)
+		m->ops.code_unmapped(m->opaque, w, page << PAGE_SHIFT, n);
+}
+
+/* Tells of each run of pages in [first, first + n) of table t that had SH_CODE. t belongs to nobody any more
+ * or keeps its place during the callbacks. */
+static void tell_code(struct window *w, uint32_t page, uint32_t *t, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t start = i;
+
+		while (i < n && (t[i] & SH_CODE))
+			t[i++] &= ~SH_CODE;
+		if (i > start)
+			code_unmapped(w, page + start, i - start);
+	}
+}
+
+/* ------------------------------------------------------------------ slots */
+
+static void mark_filled(struct window *w, uint32_t slot, bool filled)
+{
+	const uint64_t bit = 1ull << (slot & 63);
+
+	w->slots[slot].filled = filled;
+	if (filled) {
+		w->filled[slot >> 6] |= bit;
+		w->n_filled++;
+	} else {
+		w->filled[slot >> 6] &= ~bit;
+		w->n_filled--;
+	}
+}
+
+/* Makes slot of w ready for pages, as the directory entry pde says, which is present and valid. NULL: no
+ * memory for shadow tables, which cannot be if only the current windows exist. */
+struct slot *slot_open(struct window *w, uint32_t slot, uint64_t pde)
+{
+	struct mem *m = w->m;
+	struct slot *sl = &w->slots[slot];
+	const uint64_t key = pde_key(m, pde);
+	uint64_t pt;
+
+	if (sl->filled && (sl->doomed || pde_differs(sl->pde, key)))
+		slot_drop(w, slot);
+	if (sl->filled) {
+		sl->pde = key; /* A or D may have come */
+		return sl;
+	}
+	pt = key & (m->mode.pae ? PAE_ADDR : PAGE_MASK) & (0xffffffff00000000ull | m->mode.a20);
+	sl->large = key & PTE_PS;
+	if (!sl->large && !gpa_is_ram(m, pt))
+		return NULL;
+	sl->sh = table_alloc(m);
+	if (!sl->sh)
+		return NULL;
+	sl->pde = key;
+	sl->pt_gfn = sl->large ? NO_GFN : (uint32_t)(pt >> PAGE_SHIFT);
+	sl->mapped = 0;
+	sl->doomed = false;
+	mark_filled(w, slot, true);
+	if (w->kind == WIN_SUPER) {
+		w->log[w->version % FILL_LOG] = (uint16_t)slot;
+		w->version++;
+	}
+	if (!sl->large)
+		pt_use_add(m, sl->pt_gfn, w, slot, PT_TABLE);
+	return sl;
+}
+
+void slot_drop(struct window *w, uint32_t slot)
+{
+	struct mem *m = w->m;
+	struct slot *sl = &w->slots[slot];
+	uint32_t *t = sl->sh;
+
+	mark_filled(w, slot, false);
+	if (!sl->large && !sl->doomed)
+		pt_use_remove(m, sl->pt_gfn, w, slot, PT_TABLE);
+	sl->sh = NULL;
+	if (sl->mapped)
+		host_unmap(w, slot << m->slot_shift, m->slot_pages);
+	sl->mapped = 0;
+	sl->doomed = false;
+	tell_code(w, slot << m->slot_shift, t, m->slot_pages);
+	table_free(m, t);
+}
+
+void slot_doom(struct window *w, uint32_t slot)
+{
+	struct slot *sl = &w->slots[slot];
+
+	if (sl->doomed)
+		return;
+	sl->doomed = true;
+	if (!sl->large)
+		pt_use_remove(w->m, sl->pt_gfn, w, slot, PT_TABLE);
+	queue_slot(w, slot);
+}
+
+void shadow_release(struct window *w)
+{
+	struct mem *m = w->m;
+
+	for (uint32_t word = 0; word < MAX_SLOTS / 64; word++) {
+		while (w->filled[word]) {
+			uint32_t slot = word * 64 + (uint32_t)__builtin_ctzll(w->filled[word]);
+			struct slot *sl = &w->slots[slot];
+
+			mark_filled(w, slot, false);
+			if (!sl->large && !sl->doomed)
+				pt_use_remove(m, sl->pt_gfn, w, slot, PT_TABLE);
+			table_free(m, sl->sh);
+			*sl = (struct slot){0};
+		}
+	}
+	w->queued = 0;
+	w->queue_overflow = false;
+}
+
+void shadow_clear_data(struct window *w)
+{
+	struct mem *m = w->m;
+
+	for (uint32_t slot = 0; slot < m->n_slots; slot++) {
+		struct slot *sl = &w->slots[slot];
+
+		if (!sl->filled || !sl->mapped)
+			continue;
+		for (uint32_t i = 0; i < m->slot_pages; i++)
+			sl->sh[i] &= ~(SH_MAPPED | SH_WRITE | SH_WPROT);
+		sl->mapped = 0;
+	}
+	w->wp0 = false;
+	host_wipe(w);
+}
+
+/* ------------------------------------------------------------------ mapping */
+
+/* Records that the host maps page i of the slot like this. */
+static void record(struct window *w, uint32_t slot, uint32_t i, uint32_t gfn, uint32_t flags)
+{
+	struct mem *m = w->m;
+	struct slot *sl = &w->slots[slot];
+	uint32_t *e = &sl->sh[i];
+	const uint32_t page = (slot << m->slot_shift) + i;
+	uint32_t keep = *e & (SH_QUEUED | SH_RMAP | SH_CODE);
+
+	sl->mapped = (uint16_t)(sl->mapped + !(*e & SH_MAPPED));
+	if (*e >> PAGE_SHIFT != gfn)
+		keep &= ~(SH_RMAP | SH_CODE);
+	if ((flags & (SH_WRITE | SH_WPROT)) && !(keep & SH_RMAP)) {
+		rmap_add(m, gfn, w, page);
+		keep |= SH_RMAP;
+	}
+	*e = gfn << PAGE_SHIFT | keep | flags | SH_MAPPED;
+}
+
+/* Maps n pages from index i on to frames gfn..., all RAM: in one call, then takes the right to write from
+ * traced pages. Several frames may be traced; runs of them share a call. */
+static int map_run(struct window *w, uint32_t slot, uint32_t i, uint32_t n, uint32_t gfn, bool may_write)
+{
+	struct mem *m = w->m;
+	struct slot *sl = &w->slots[slot];
+	const uint32_t page = (slot << m->slot_shift) + i;
+	bool writable = false;
+	uint32_t stale[SLOT_PAGES_MAX / 32] = {0};
+	bool any_stale = false;
+
+	for (uint32_t k = 0; may_write && !writable && k < n; k++)
+		writable = !m->trace[gfn + k];
+	if (host_map(w, page, n, gfn, writable) < 0)
+		return -1;
+	for (uint32_t k = 0; k < n; k++) {
+		uint32_t e = sl->sh[i + k];
+		uint32_t flags = !may_write ? 0 : m->trace[gfn + k] ? SH_WPROT : SH_WRITE;
+
+		/* Code noted here belonged to another frame: its table entry was changed and not flushed yet.
+		 */
+		if ((e & SH_CODE) && e >> PAGE_SHIFT != gfn + k) {
+			stale[k / 32] |= 1u << k % 32;
+			any_stale = true;
+		}
+		record(w, slot, i + k, gfn + k, flags);
+	}
+	for (uint32_t k = 0; writable && k < n; k++) {
+		uint32_t start = k;
+
+		while (k < n && (sl->sh[i + k] & SH_WPROT))
+			k++;
+		if (k > start)
+			host_protect_ro(w, page + start, k - start);
+	}
+	for (uint32_t k = 0; any_stale && k < n; k++)
+		if (stale[k / 32] >> k % 32 & 1)
+			code_unmapped(w, page + k, 1);
+	return 0;
+}
+
+/* Lets the guest write n mapped pages. */
+static int raise_run(struct window *w, uint32_t slot, uint32_t i, uint32_t n)
+{
+	struct mem *m = w->m;
+	struct slot *sl = &w->slots[slot];
+	const uint32_t page = (slot << m->slot_shift) + i;
+
+	if (host_protect_rw(w, page, n) < 0)
+		return -1;
+	for (uint32_t k = 0; k < n; k++) {
+		uint32_t gfn = sl->sh[i + k] >> PAGE_SHIFT;
+
+		record(w, slot, i + k, gfn, m->trace[gfn] ? SH_WPROT : SH_WRITE);
+	}
+	for (uint32_t k = 0; k < n; k++) {
+		uint32_t start = k;
+
+		while (k < n && (sl->sh[i + k] & SH_WPROT))
+			k++;
+		if (k > start)
+			host_protect_ro(w, page + start, k - start);
+	}
+	return 0;
+}
+
+/* A large page is mapped whole, around what of it is not RAM; it becomes writable whole. */
+static int fill_large(struct window *w, uint32_t slot, uint32_t index)
+{
+	struct mem *m = w->m;
+	struct slot *sl = &w->slots[slot];
+	const struct leaf first = leaf_read(m, sl, 0), here = leaf_read(m, sl, index);
+	const bool may_write = leaf_may_write(w, &here), contiguous = m->mode.a20 == 0xffffffffu;
+	const uint32_t e = sl->sh[index];
+
+	if (!here.ok)
+		return 0;
+	if (!contiguous)
+		return map_run(w, slot, index, 1, here.gfn, may_write);
+	if ((e & SH_MAPPED) && (e & (SH_WRITE | SH_WPROT)))
+		return m->trace[here.gfn] ? 0 : raise_run(w, slot, index, 1);
+	for (uint32_t i = 0; i < m->slot_pages;) {
+		uint32_t n = 0;
+		int r;
+
+		while (i + n < m->slot_pages && gfn_is_ram(m, first.gfn + i + n))
+			n++;
+		if (!n) {
+			i++;
+			continue;
+		}
+		r = (e & SH_MAPPED) && may_write ? raise_run(w, slot, i, n)
+						 : map_run(w, slot, i, n, first.gfn + i, may_write);
+		if (r < 0)
+			return -1;
+		i += n;
+	}
+	return 0;
+}
+
+#define AROUND 32u /* neighbours looked at on each side */
+
+struct want {
+	struct leaf l;
+	bool raise;    /* it is mapped and only has to become writable */
+	bool writable; /* for the host */
+};
+
+/* What shadow_fill would do to page i; false: nothing. */
+static bool wants(struct window *w, const struct slot *sl, uint32_t i, struct want *out)
+{
+	struct mem *m = w->m;
+	const uint32_t e = sl->sh[i];
+
+	out->l = leaf_read(m, sl, i);
+	if (!out->l.ok || out->l.user != (w->kind == WIN_USER))
+		return false;
+	out->writable = leaf_may_write(w, &out->l) && !m->trace[out->l.gfn];
+	out->raise = (e & SH_MAPPED) && e >> PAGE_SHIFT == out->l.gfn;
+	return !out->raise || (out->writable && !(e & SH_WRITE));
+}
+
+/* Can page i, which lies dist pages from one that wants a, be done in the same call? */
+static bool joins(struct window *w, const struct slot *sl, uint32_t i, int dist, const struct want *a)
+{
+	struct want b;
+
+	return wants(w, sl, i, &b) && b.raise == a->raise && b.writable == a->writable &&
+	       leaf_may_write(w, &b.l) == leaf_may_write(w, &a->l) &&
+	       (a->raise || b.l.gfn == a->l.gfn + (uint32_t)dist);
+}
+
+/* Brings a page of an open slot to what the guest's entry allows, together with those neighbours that need
+ * the same and can share the call. force: although the shadow entry says that nothing is to be done. */
+int shadow_fill(struct window *w, uint32_t page, bool force)
+{
+	struct mem *m = w->m;
+	const uint32_t slot = page >> m->slot_shift, index = page & (m->slot_pages - 1);
+	struct slot *sl = &w->slots[slot];
+	uint32_t lo = index, hi = index + 1;
+	struct want a;
+
+	if (w->kind == WIN_SUPER && !m->mode.wp)
+		w->wp0 = true;
+	if (sl->large)
+		return fill_large(w, slot, index);
+	if (!wants(w, sl, index, &a)) {
+		if (!force || !a.l.ok || a.l.user != (w->kind == WIN_USER))
+			return 0;
+		return map_run(w, slot, index, 1, a.l.gfn, leaf_may_write(w, &a.l));
+	}
+	while (hi < m->slot_pages && hi - index < AROUND && joins(w, sl, hi, (int)(hi - index), &a))
+		hi++;
+	while (lo > 0 && index - lo < AROUND && joins(w, sl, lo - 1, -(int)(index - lo + 1), &a))
+		lo--;
+	if (a.raise)
+		return raise_run(w, slot, lo, hi - lo);
+	return map_run(w, slot, lo, hi - lo, a.l.gfn - (index - lo), leaf_may_write(w, &a.l));
+}
+
+/* ------------------------------------------------------------------ pages that have just become present */
+
+void pend(struct window *w, uint32_t page)
+{
+	struct mem *m = w->m;
+
+	if (m->n_pending == PENDING_MAX)
+		return; /* a hidden fault will do */
+	if (w->kind == WIN_SUPER)
+		m->pending_super = true;
+	m->pending[m->n_pending++] = page | (w->kind == WIN_SUPER ? PENDING_SUPER : 0);
+}
+
+void mem_map_pending(struct mem *m)
+{
+	const unsigned n = m->n_pending;
+
+	m->n_pending = 0;
+	m->pending_super = false;
+	for (unsigned i = 0; i < n; i++) {
+		const uint32_t page = m->pending[i] & ~PENDING_SUPER;
+		struct window *w = m->pending[i] & PENDING_SUPER ? m->super : m->user;
+		const struct slot *sl;
+
+		if (!w || w->kind == WIN_PHYS)
+			continue;
+		sl = &w->slots[page >> m->slot_shift];
+		if (!sl->filled || sl->doomed || sl->large)
+			continue;
+		m->stats.pt_eager_maps++;
+		shadow_fill(w, page, false);
+	}
+}
+
+/* ------------------------------------------------------------------ the queue */
+
+static void push(struct window *w, uint32_t what)
+{
+	if (w->queued == QUEUE_MAX)
+		w->queue_overflow = true;
+	else
+		w->queue[w->queued++] = what;
+	w->m->stats.pt_unmaps_queued++;
+}
+
+void queue_page(struct window *w, uint32_t page)
+{
+	w->slots[page >> w->m->slot_shift].sh[page & (w->m->slot_pages - 1)] |= SH_QUEUED;
+	push(w, page);
+}
+
+void queue_slot(struct window *w, uint32_t slot)
+{
+	struct slot *sl = &w->slots[slot];
+
+	if (sl->queued)
+		return;
+	sl->queued = true;
+	push(w, QUEUE_SLOT | slot);
+}
+
+/* Pages of one slot that get the same treatment in one call. */
+struct run {
+	struct window *w;
+	enum sh_verdict what;
+	uint32_t page, n;
+};
+
+static void run_finish(struct run *r)
+{
+	struct window *w = r->w;
+	struct mem *m = w->m;
+	const uint32_t slot = r->page >> m->slot_shift, n = r->n;
+	struct slot *sl = &w->slots[slot];
+	uint32_t *t;
+	bool mapped = false, written = false;
+
+	if (!n)
+		return;
+	r->n = 0;
+	t = &sl->sh[r->page & (m->slot_pages - 1)];
+	for (uint32_t i = 0; i < n; i++) {
+		mapped |= !!(t[i] & SH_MAPPED);
+		written |= !!(t[i] & SH_WRITE);
+		if (r->what == SH_DROP && (t[i] & SH_MAPPED))
+			sl->mapped--;
+		t[i] &= r->what == SH_DROP ? ~(SH_MAPPED | SH_WRITE | SH_WPROT) : ~(SH_WRITE | SH_WPROT);
+	}
+	if (r->what == SH_LOWER) {
+		if (written)
+			host_protect_ro(w, r->page, n);
+		return;
+	}
+	if (mapped)
+		host_unmap(w, r->page, n);
+	tell_code(w, r->page, t, n);
+}
+
+static void run_add(struct run *r, enum sh_verdict what, uint32_t page)
+{
+	const unsigned shift = r->w->m->slot_shift;
+
+	if (r->n && (what != r->what || page != r->page + r->n || page >> shift != r->page >> shift))
+		run_finish(r);
+	if (!r->n) {
+		r->what = what;
+		r->page = page;
+	}
+	r->n++;
+}
+
+/* One page, now. The slot is open. */
+void shadow_drop_page(struct window *w, uint32_t page)
+{
+	struct run r = {.w = w};
+
+	run_add(&r, SH_DROP, page);
+	run_finish(&r);
+}
+
+static void check_page(struct run *r, uint32_t page)
+{
+	struct window *w = r->w;
+	struct mem *m = w->m;
+	struct slot *sl = &w->slots[page >> m->slot_shift];
+	const uint32_t i = page & (m->slot_pages - 1);
+	enum sh_verdict verdict;
+	struct leaf l;
+
+	if (!sl->filled)
+		return;
+	sl->sh[i] &= ~SH_QUEUED;
+	if (sl->doomed || !(sl->sh[i] & (SH_MAPPED | SH_CODE)))
+		return;
+	l = leaf_read(m, sl, i);
+	verdict = sh_judge(w, sl->sh[i], &l);
+	if (verdict == SH_KEEP)
+		return;
+	run_add(r, verdict, page);
+	if (verdict == SH_DROP && w == m->user && l.ok && l.user)
+		pend(w, page);
+}
+
+static void check_slot(struct window *w, uint32_t slot)
+{
+	const struct window *space = w->kind == WIN_USER ? w : w->m->user;
+	struct slot *sl = &w->slots[slot];
+
+	sl->queued = false;
+	if (sl->filled && (sl->doomed || pde_differs(sl->pde, pde_key(w->m, space_pde(w->m, space, slot)))))
+		slot_drop(w, slot);
+}
+
+/* The queue did not hold everything: look at the whole window. */
+static void check_all(struct window *w)
+{
+	struct run r = {.w = w};
+	struct mem *m = w->m;
+
+	for (uint32_t s = 0; s < m->n_slots; s++) {
+		w->slots[s].queued = false;
+		if (!w->slots[s].filled)
+			continue;
+		check_slot(w, s);
+		for (uint32_t i = 0; w->slots[s].filled && i < m->slot_pages; i++)
+			check_page(&r, (s << m->slot_shift) + i);
+		run_finish(&r);
+	}
+}
+
+/* For a supervisor window the directory that counts is that of the current address space. */
+void queue_apply(struct window *w)
+{
+	struct run r = {.w = w};
+	const unsigned n = w->queued;
+
+	if (!n)
+		return;
+	w->queued = 0;
+	w->m->stats.pt_flushes++;
+	if (w->queue_overflow) {
+		w->queue_overflow = false;
+		check_all(w);
+		return;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		if (w->queue[i] & QUEUE_SLOT) {
+			run_finish(&r);
+			check_slot(w, w->queue[i] & ~QUEUE_SLOT);
+		} else {
+			check_page(&r, w->queue[i]);
+		}
+	}
+	run_finish(&r);
+}
