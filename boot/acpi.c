@@ -10,7 +10,7 @@
  * it is
  *
  *     Scope (\_SB) {
- *         Device (PCI0) { _HID PNP0A03, _UID 0, _ADR 0, _PRT {}, _CRS bus 0-255, I/O 0-0xcf7 and
+ *         Device (PCI0) { _HID PNP0A03, _UID 0, _PRT {}, _CRS bus 0-255, I/O 0-0xcf7 and
  * 0xd00-0xffff, memory 0xc0000000-0xfebfffff } Device (RTC_) { _HID PNP0B00, _CRS IO 0x70, IRQ 8 } Device
  * (KBD_) { _HID PNP0303, _CRS IO 0x60, 0x64, IRQ 1 } Device (COM1) { _HID PNP0501, _UID 1, _CRS IO 0x3f8, IRQ
  * 4 } Device (COM2) { _HID PNP0501, _UID 2, _CRS IO 0x2f8, IRQ 3 }
@@ -235,8 +235,6 @@ static void dsdt_pci(struct buf *b)
 	struct crs c;
 
 	aml_name(b, "_UID");
-	aml_int(b, 0);
-	aml_name(b, "_ADR");
 	aml_int(b, 0);
 	aml_name(b, "_PRT"); /* no device on the bus has an interrupt pin */
 	emit8(b, AML_PACKAGE);

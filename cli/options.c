@@ -300,11 +300,12 @@ int options_parse(struct options *o, int argc, char **argv, char *err, size_t er
 	o->machine.accel = ACCEL_BT;
 	o->machine.cpu_model = "max";
 	o->machine.bt_last = UINT32_MAX;
-	for (int i = 1; i < argc; i++)
+	for (int i = 1; i < argc; i++) {
 		if (parse_one(o, argc, argv, &i, err, errlen))
 			return -1;
-	if (o->help || o->version || o->log_help)
-		return 0;
+		if (o->help || o->version || o->log_help)
+			return 0;
+	}
 	return check_together(o, err, errlen);
 }
 
@@ -332,10 +333,34 @@ static const struct {
 	{"Ctrl-a Ctrl-a", "send a Ctrl-a"},
 };
 
+#define HELP_WIDTH  79u
+#define HELP_INDENT 19u
+
+/* A line of two columns, the right one wrapped. */
+static void print_row(FILE *out, const char *left, const char *text, const char *eol)
+{
+	size_t column = HELP_INDENT;
+
+	fprintf(out, "  %-*s", (int)HELP_INDENT - 2, left);
+	while (*text) {
+		size_t word = strcspn(text, " ");
+
+		if (column + 1 + word > HELP_WIDTH && column > HELP_INDENT) {
+			fprintf(out, "%s%*s", eol, (int)HELP_INDENT, "");
+			column = HELP_INDENT;
+		}
+		fprintf(out, " %.*s", (int)word, text);
+		column += 1 + word;
+		text += word;
+		text += strspn(text, " ");
+	}
+	fputs(eol, out);
+}
+
 void options_print_keys(FILE *out, const char *eol)
 {
 	for (unsigned i = 0; i < sizeof keys / sizeof keys[0]; i++)
-		fprintf(out, "  %-14s %s%s", keys[i].key, keys[i].what, eol);
+		print_row(out, keys[i].key, keys[i].what, eol);
 }
 
 void options_print_log_categories(FILE *out)
@@ -343,7 +368,7 @@ void options_print_log_categories(FILE *out)
 	for (unsigned i = 0; i < LOG_CATS; i++) {
 		const char *name, *help = log_category_help((enum log_cat)i, &name);
 
-		fprintf(out, "  %-14s %s\n", name, help);
+		print_row(out, name, help, "\n");
 	}
 }
 
@@ -360,7 +385,7 @@ static void print_option(FILE *out, const struct option_row *row)
 		 : row->value		      ? " "
 					      : "",
 		 row->value ? row->value : "", row->takes == MAY_TAKE_VALUE ? "]" : "");
-	fprintf(out, "  %-18s %s\n", left, row->help);
+	print_row(out, left, row->help, "\n");
 }
 
 void options_print_help(FILE *out)
@@ -377,15 +402,19 @@ void options_print_help(FILE *out)
 	options_print_log_categories(out);
 	fputs("\nKeys, when the console is a terminal:\n", out);
 	options_print_keys(out, "\n");
-	fputs("\nMonitor commands: info registers|cache|windows|traces, x /FMT ADDRESS, xp /FMT ADDRESS,\n"
-	      "  stop, cont, quit, help\n",
+	fputs("\nMonitor commands: info registers|cache|windows|traces, x /FMT ADDRESS,\n"
+	      "  xp /FMT ADDRESS, stop, cont, quit, help\n",
 	      out);
 	fputs("\nExit status:\n", out);
-	for (unsigned i = 0; i < sizeof exit_codes / sizeof exit_codes[0]; i++)
-		fprintf(out, "  %-14d %s\n", exit_codes[i].code, exit_codes[i].what);
-	fputs("  (V << 1) | 1   the guest wrote V to port 0xf4 (-debug-exit)\n", out);
-	fputs("\nEnvironment: bt86 reads no variable. The programs in tools/ look for guest images in\n"
-	      "  BT86_GUEST_DIR (default: bt86/guest in the user's cache directory).\n",
+	for (unsigned i = 0; i < sizeof exit_codes / sizeof exit_codes[0]; i++) {
+		char code[16];
+
+		snprintf(code, sizeof code, "%d", exit_codes[i].code);
+		print_row(out, code, exit_codes[i].what, "\n");
+	}
+	print_row(out, "(V << 1) | 1", "the guest wrote V to port 0xf4 (-debug-exit)", "\n");
+	fputs("\nEnvironment: bt86 reads no variable. The programs in tools/ look for guest images\n"
+	      "  in BT86_GUEST_DIR (default: bt86/guest in the user's cache directory).\n",
 	      out);
 }
 

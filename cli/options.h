@@ -28,8 +28,8 @@ struct options {
 	bool help, version, log_help; /* print it and leave */
 };
 
-/* Fills o from argv. -d takes effect at once (log_mask). 0, or -1 with one line in err. With help, version or
- * log_help set the rest has not been checked for completeness. */
+/* Fills o from argv. -d takes effect at once (log_mask). 0, or -1 with one line in err. Parsing stops at the
+ * first of --help, --version and -d help. */
 int options_parse(struct options *o, int argc, char **argv, char *err, size_t errlen);
 void options_print_help(FILE *out);
 void options_print_version(FILE *out);

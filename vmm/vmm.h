@@ -202,7 +202,7 @@ void log_printf(enum log_cat c, const char *fmt, ...) __attribute__((format(prin
 const char *log_category_help(enum log_cat c, const char **name); /* for --help and `-d help` */
 
 /* Everything worth counting, one row each, for --stats and the monitor's `info cache`. Rows of a group stand
- * together; names are lower-case words joined by '_' and end in their unit where they have one (_ns, _bytes).
+ * together. A name is words, unique in its group ("exits: table miss"); in JSON it becomes exits_table_miss.
  * Writes at most max rows and returns how many there are. vCPU stopped or the run loop left. */
 struct stat_row {
 	const char *group, *name;
