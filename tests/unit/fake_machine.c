@@ -187,10 +187,12 @@ static uint32_t bus_read(const struct bus *b, uint64_t at, unsigned size)
 	const struct region *r = bus_find(b, at, size);
 	uint32_t value = 0;
 
-	if (size == 1 || (r && r->ops->wide))
-		return r ? r->ops->read(r->opaque, (uint32_t)(at - r->first), size) : 0xff;
+	if (size == 1 || (r && r->ops->wide)) {
+		value = r ? r->ops->read(r->opaque, (uint32_t)(at - r->first), size) : ~0u;
+		return size == 4 ? value : value & ((1u << 8 * size) - 1);
+	}
 	for (unsigned i = 0; i < size; i++)
-		value |= (bus_read(b, at + i, 1) & 0xff) << 8 * i;
+		value |= bus_read(b, at + i, 1) << 8 * i;
 	return value;
 }
 
@@ -433,6 +435,11 @@ void fake_clock_jump(struct machine *m, uint64_t ns)
 {
 	m->now += ns;
 	run_timers(m, m->now);
+}
+
+void fake_clock_skip(struct machine *m, uint64_t ns)
+{
+	m->now += ns;
 }
 
 /* ------------------------------------------------------------------ events */

@@ -26,6 +26,8 @@ struct machine_config *fake_machine_config(struct machine *m);
  * afterwards, as happens when the host was busy. */
 void fake_clock_advance(struct machine *m, uint64_t ns);
 void fake_clock_jump(struct machine *m, uint64_t ns);
+/* Moves it and leaves the timers to whatever moves it next. */
+void fake_clock_skip(struct machine *m, uint64_t ns);
 /* Deadline of the earliest armed timer, UINT64_MAX if none. */
 uint64_t fake_timer_next(struct machine *m);
 
