@@ -61,8 +61,6 @@ struct tr {
 	bool ended; /* the last rule emitted its own exits */
 };
 
-extern struct translate_host translate_host;
-
 enum insn_class classify(const struct insn *i, uint32_t mode);
 bool class_ends_block(enum insn_class cl);
 /* May raise an exception or leave the block: flags must be right before it. */

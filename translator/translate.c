@@ -215,6 +215,21 @@ static void find_liveness(struct tr *t)
 	}
 }
 
+/* mov r8, [insns]; lea r8, [r8+n]; mov [insns], r8 */
+static void count_insns(struct tr *t)
+{
+	const struct host_mem m = tr_vcpu(offsetof(struct vcpu, hot.insns));
+
+	em_load64(&t->e, R8, &m);
+	em_lea64(&t->e, R8, &(struct host_mem){.base = R8, .index = -1, .scale = 1, .disp = (int32_t)t->n});
+	em_modrm_mem(&t->e, NULL, 0, true, (const uint8_t[]){0x89}, 1, R8, &m);
+}
+
+static bool is_ident(enum insn_class cl)
+{
+	return cl == CL_IDENT || cl == CL_IDENT_FPU || cl == CL_LEA || cl == CL_NOP || cl == CL_INCDEC || cl == CL_MOFFS;
+}
+
 struct block *translate_block(struct cache *k, const struct translate_request *rq)
 {
 	struct tr t = {.k = k, .rq = rq, .b = cache_new(k), .cold = k->cold};
@@ -228,8 +243,11 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 	t.b->flags_live = t.live[0] & FL_ARITH;
 	check_r8(&t, rq->eip, !t.b->flags_live, CACHE_MISS_STUB);
 	t.b->body = em_off(&t.e);
+	if (translate_host.count)
+		count_insns(&t);
 	for (unsigned i = 0; i < t.n;) {
 		tr_side(&t, i, 0, 0);
+		k->stats.ident_insns += is_ident((enum insn_class)t.class[i]);
 		i += rule_emit(&t, i);
 	}
 	if (!t.ended)

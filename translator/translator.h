@@ -69,7 +69,9 @@ struct translate_request {
 /* What the host CPU offers to emitted code. */
 struct translate_host {
 	bool bmi2;
+	bool count; /* not the CPU's but the user's wish: emitted code counts the instructions it runs (hot.insns) */
 };
+extern struct translate_host translate_host;
 
 void translate_init(void);
 /* Never fails: what cannot be translated becomes a callout to the interpreter. The caller has made sure of room

@@ -376,6 +376,7 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	bt->c = &m->vcpu;
 	bt->sole_super = true;
 	translate_init();
+	translate_host.count = m->cfg.count_insns;
 	have_fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
 	if (cache_init(&bt->k, ARENA_BYTES, entry, err, errlen) < 0 || mem_enable_windows(m->mem, err, errlen) < 0) {
 		free(bt);

@@ -41,7 +41,6 @@ struct bt {
 	uint64_t gen;	   /* counts up whenever blocks or mappings of code went away */
 	uint32_t stuck_eip, stuck_lin;
 	unsigned stuck;	   /* the same fault mapped again and again */
-	bool count;	   /* emitted code counts instructions (--stats) */
 	struct bt_stats st;
 };
 

@@ -31,6 +31,7 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 		{"run", "exits: callout", s->exits_callout},
 		{"run", "callouts", calls},
 		{"run", "callouts: interpreter", s->callouts[CO_INTERP]},
+		{"run", "instructions from the cache", bt->c->hot.insns},
 		{"run", "interpreted instructions", s->interp_insns},
 		{"run", "interpreter bursts", s->interp_bursts},
 		{"faults", "hidden", s->faults_hidden},
