@@ -413,8 +413,8 @@ void options_print_help(FILE *out)
 		print_row(out, code, exit_codes[i].what, "\n");
 	}
 	print_row(out, "(V << 1) | 1", "the guest wrote V to port 0xf4 (-debug-exit)", "\n");
-	fputs("\nEnvironment: bt86 reads no variable. The programs in tools/ look for guest images\n"
-	      "  in BT86_GUEST_DIR (default: bt86/guest in the user's cache directory).\n",
+	fputs("\nEnvironment: bt86 reads no variable. The programs in tools/ look for guest\n"
+	      "  images in BT86_GUEST_DIR (default: bt86/guest in the user's cache directory).\n",
 	      out);
 }
 
