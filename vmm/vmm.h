@@ -176,6 +176,9 @@ int interp_step(struct vcpu *c);
 /* Executes up to n instructions, stopping early when c->request is set (and would be honoured), on HLT, or when
  * stop_at_translatable and the CPU state has become one that the translator takes. Returns as interp_step. */
 int interp_run(struct vcpu *c, uint64_t n, bool stop_at_translatable);
+/* That state: flat 32-bit protected mode at CPL 0 or 3, not v8086, nothing to trap between instructions (TF, RF,
+ * breakpoints, interrupt shadow, alignment checks). */
+bool cpu_translatable(const struct vcpu *c);
 /* Delivers c->exc, or an external interrupt vector, through the IDT. -1 on triple fault. */
 int interp_deliver_exception(struct vcpu *c);
 int interp_deliver_interrupt(struct vcpu *c, uint8_t vector);

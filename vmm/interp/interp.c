@@ -1,0 +1,274 @@
+/* interp.c - fetching, decoding, and the loop.
+ *
+ * Decoded instructions are kept in a direct-mapped cache indexed by linear address. A hit counts only when
+ * the bytes at that address, read anew each time through the software TLB, are still those that were decoded:
+ * one masked comparison of 16 bytes. So the cache never has to be told about anything. Self-modifying code,
+ * another process at the same address, a remapped page, DMA: the comparison sees them all, no page needs a
+ * trace for the interpreter's sake, and the interpreter can serve as the reference for code whose pages the
+ * translator watches.
+ *
+ * Interrupt shadow: STI (where IF was clear), MOV SS and POP SS set c->shadow to 2; it is counted down at the
+ * end of each instruction, theirs included. Nonzero at an instruction boundary therefore means: take no
+ * interrupt here.
+ *
+ * Debug traps: single-step (TF at the start of the instruction) and data or I/O breakpoints are raised after
+ * the instruction, instruction breakpoints before it unless RF is set. step_slow does all of that; the fast
+ * path only asks whether anything of the kind is on.
+ */
+#include "vmm/interp/interp.h"
+
+#include "vmm/interp/table.h"
+
+/* ------------------------------------------------------------------ decoded instructions */
+
+struct cached {
+	uint64_t word[2]; /* the instruction's bytes, the rest 0 */
+	uint64_t mask[2];
+	interp_fn fn;
+	uint32_t lin;
+	uint8_t code32;
+	struct insn i;
+};
+
+#define CACHE_SIZE 16384u
+static struct cached cache[CACHE_SIZE];
+/* An instruction that is not cached: it lies on two pages, or not in RAM. */
+static struct cached uncached;
+
+static inline uint64_t load64(const uint8_t *p)
+{
+	uint64_t v;
+
+	memcpy(&v, p, sizeof v);
+	return v;
+}
+
+static void fill(struct cached *e, uint32_t lin, bool code32)
+{
+	uint8_t bytes[16] = {0}, ones[16] = {0};
+
+	memcpy(bytes, e->i.raw, e->i.len);
+	memset(ones, 0xff, e->i.len);
+	e->word[0] = load64(bytes);
+	e->word[1] = load64(bytes + 8);
+	e->mask[0] = load64(ones);
+	e->mask[1] = load64(ones + 8);
+	e->lin = lin;
+	e->code32 = code32;
+	e->fn = interp_handler(&e->i);
+}
+
+/* Copies up to n instruction bytes from lin, not beyond its page. Returns how many, or -1 with #PF. */
+static int fetch_bytes(struct vcpu *c, uint32_t lin, uint8_t *buf, unsigned n)
+{
+	unsigned left = PAGE_SIZE - (lin & ~PAGE_MASK);
+
+	if (n > left)
+		n = left;
+	return mem_read(c, lin, buf, n, ACC_EXEC | interp_acc(c)) ? -1 : (int)n;
+}
+
+/* Decodes at CS:EIP into e, reading as few pages as the instruction lies on. */
+static int decode_at(struct vcpu *c, uint32_t lin, bool code32, struct cached *e)
+{
+	uint32_t room = c->seg[CS].limit - c->eip; /* bytes after the first within the limit */
+	unsigned want = room < INSN_MAX_LEN ? room + 1 : INSN_MAX_LEN;
+	uint8_t buf[INSN_MAX_LEN];
+	enum decode_result r;
+	int have, more;
+
+	if (c->eip > c->seg[CS].limit)
+		return cpu_raise_error(c, VEC_GP, 0);
+	have = fetch_bytes(c, lin, buf, want);
+	if (have < 0)
+		return -1;
+	r = decode_insn(buf, (unsigned)have, code32, &e->i);
+	if (r == DECODE_MORE && (unsigned)have < want) {
+		more = fetch_bytes(c, lin + (unsigned)have, buf + have, want - (unsigned)have);
+		if (more < 0)
+			return -1;
+		r = decode_insn(buf, want, code32, &e->i);
+	}
+	switch (r) {
+	case DECODE_OK:
+		fill(e, lin, code32);
+		return 0;
+	case DECODE_INVALID:
+		return cpu_raise(c, VEC_UD);
+	default: /* too long, or cut off by the limit */
+		return cpu_raise_error(c, VEC_GP, 0);
+	}
+}
+
+/* Host address of the instruction, when its page is in the TLB as executable. */
+static inline const uint8_t *fetch_ptr(struct vcpu *c, uint32_t lin)
+{
+	const struct tlb_entry *t = &mem_tlb(c->mem)->e[c->cpl == 3][(lin >> PAGE_SHIFT) % TLB_SIZE];
+
+	return t->xtag == ((lin & PAGE_MASK) | 1u) ? (const uint8_t *)(t->add + lin) : NULL;
+}
+
+static struct cached *fetch_slow(struct vcpu *c, uint32_t lin)
+{
+	bool code32 = cpu_code32(c);
+	struct cached *e = &uncached;
+
+	if (decode_at(c, lin, code32, e))
+		return NULL;
+	if ((lin & ~PAGE_MASK) + e->i.len <= PAGE_SIZE && fetch_ptr(c, lin)) {
+		cache[lin % CACHE_SIZE] = *e;
+		e = &cache[lin % CACHE_SIZE];
+	}
+	return e;
+}
+
+/* The instruction at CS:EIP, or NULL with an exception recorded. */
+static inline struct cached *fetch(struct vcpu *c)
+{
+	uint32_t lin = c->seg[CS].base + c->eip;
+	struct cached *e = &cache[lin % CACHE_SIZE];
+	const uint8_t *p = fetch_ptr(c, lin);
+
+	/* The comparison may look up to 15 bytes beyond the page: not at the end of RAM. */
+	if (likely(p && e->lin == lin && (lin & ~PAGE_MASK) <= PAGE_SIZE - 16 &&
+		   !(((load64(p) ^ e->word[0]) & e->mask[0]) | ((load64(p + 8) ^ e->word[1]) & e->mask[1])) &&
+		   e->code32 == cpu_code32(c) && e->mask[0] && c->eip <= c->seg[CS].limit &&
+		   c->seg[CS].limit - c->eip >= (uint32_t)e->i.len - 1))
+		return e;
+	return fetch_slow(c, lin);
+}
+
+/* Nothing to forget: see the head of the file. */
+void interp_code_written(struct vcpu *c, uint64_t gpa, unsigned len)
+{
+	(void)c;
+	(void)gpa;
+	(void)len;
+}
+
+void interp_flush(struct vcpu *c)
+{
+	(void)c;
+	memset(cache, 0, sizeof cache);
+}
+
+/* ------------------------------------------------------------------ one instruction */
+
+/* What the current instruction did that matters to debug traps. */
+static struct {
+	bool entered;	 /* a handler or task was entered, or RF loaded */
+	bool hold_traps; /* MOV SS, POP SS: traps wait for the next instruction */
+} note;
+
+void interp_entered(void)
+{
+	note.entered = true;
+}
+
+void interp_shadow(struct vcpu *c, bool stack_segment)
+{
+	c->shadow = 2;
+	note.hold_traps = stack_segment;
+}
+
+static inline int finish(struct vcpu *c, const struct cached *e, int r)
+{
+	if (r == INSN_NEXT)
+		c->eip += e->i.len;
+	if (unlikely(c->shadow))
+		c->shadow--;
+	return 0;
+}
+
+/* The same with TF, RF or a breakpoint on. */
+static int step_slow(struct vcpu *c)
+{
+	bool stepping = c->sysflags & FL_TF;
+	struct cached *e;
+	uint32_t dr6;
+	int r;
+
+	note.entered = note.hold_traps = false;
+	if (!(c->sysflags & FL_RF)) {
+		dr6 = debug_exec_hit(c, c->seg[CS].base + c->eip);
+		if (dr6) {
+			debug_raise(c, dr6);
+			return interp_deliver_exception(c);
+		}
+	}
+	e = fetch(c);
+	r = e ? e->fn(c, &e->i) : -1;
+	if (r < 0) {
+		debug_pending = 0;
+		return interp_deliver_exception(c);
+	}
+	/* RF lasts for one instruction; a repeated one is not over before its last element. */
+	if (!note.entered && (r == INSN_NEXT || c->eip != e->lin - c->seg[CS].base))
+		c->sysflags &= ~FL_RF;
+	finish(c, e, r);
+	if (note.hold_traps)
+		return 0;
+	dr6 = debug_pending;
+	debug_pending = 0;
+	if (stepping && !note.entered)
+		dr6 |= 0x4000u; /* BS */
+	if (!dr6)
+		return 0;
+	debug_raise(c, dr6);
+	return interp_deliver_exception(c);
+}
+
+static inline int step(struct vcpu *c)
+{
+	struct cached *e;
+	int r;
+
+	c->n_interp++;
+	if (unlikely((c->sysflags & (FL_TF | FL_RF)) | (c->dr[7] & 0xffu) | debug_pending))
+		return step_slow(c);
+	e = fetch(c);
+	if (unlikely(!e))
+		return interp_deliver_exception(c);
+	r = e->fn(c, &e->i);
+	if (unlikely(r < 0))
+		return interp_deliver_exception(c);
+	return finish(c, e, r);
+}
+
+int interp_step(struct vcpu *c)
+{
+	if (unlikely(c->exc.pending) && interp_deliver_exception(c))
+		return -1;
+	return step(c);
+}
+
+/* ------------------------------------------------------------------ many */
+
+bool cpu_translatable(const struct vcpu *c)
+{
+	return (c->cr0 & CR0_PE) && !(c->sysflags & (FL_VM | FL_TF | FL_RF)) && (c->cpl == 0 || c->cpl == 3) &&
+	       cpu_code32(c) && cpu_stack32(c) && cpu_seg_flat(&c->seg[CS]) && !(c->dr[7] & 0xffu) && !c->shadow &&
+	       !((c->cr0 & CR0_AM) && (c->sysflags & FL_AC) && c->cpl == 3);
+}
+
+static inline bool wanted_elsewhere(const struct vcpu *c)
+{
+	uint32_t rq = atomic_load_explicit(&c->request, memory_order_relaxed);
+
+	return unlikely(rq) && ((rq & ~REQ_IRQ) || (c->iflag && !c->shadow));
+}
+
+int interp_run(struct vcpu *c, uint64_t n, bool stop_at_translatable)
+{
+	if (unlikely(c->exc.pending) && interp_deliver_exception(c))
+		return -1;
+	while (n--) {
+		if (unlikely(step(c)))
+			return -1;
+		if (unlikely(c->halted) || wanted_elsewhere(c))
+			break;
+		if (stop_at_translatable && cpu_translatable(c))
+			break;
+	}
+	return 0;
+}
