@@ -53,6 +53,7 @@ struct machine {
 	bool locked;
 	uint64_t now;
 	struct vtimer *timers;
+	unsigned timers_run;
 
 	struct bus pio, mmio;
 	struct irq_sink sink[MAX_HANDLERS];
@@ -409,6 +410,11 @@ uint64_t fake_timer_next(struct machine *m)
 	return t ? t->deadline : UINT64_MAX;
 }
 
+unsigned fake_timers_run(struct machine *m)
+{
+	return m->timers_run;
+}
+
 static void run_timers(struct machine *m, uint64_t until)
 {
 	struct vtimer *t;
@@ -417,6 +423,7 @@ static void run_timers(struct machine *m, uint64_t until)
 		if (t->deadline > m->now)
 			m->now = t->deadline;
 		t->deadline = UINT64_MAX;
+		m->timers_run++;
 		machine_lock(m);
 		t->fn(t->opaque);
 		machine_unlock(m);

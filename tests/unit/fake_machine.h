@@ -30,6 +30,8 @@ void fake_clock_jump(struct machine *m, uint64_t ns);
 void fake_clock_skip(struct machine *m, uint64_t ns);
 /* Deadline of the earliest armed timer, UINT64_MAX if none. */
 uint64_t fake_timer_next(struct machine *m);
+/* How many times timers have run. */
+unsigned fake_timers_run(struct machine *m);
 
 /* Runs the reset handlers, with the vCPU's own state reset first. */
 void fake_machine_reset(struct machine *m);
