@@ -75,10 +75,8 @@ static void write_stats(struct machine *m, const struct options *o, FILE *out)
 		stats_print_json(out, rows, n);
 	else
 		stats_print_text(out, rows, n, "\n");
-	if (out != stderr)
-		fclose(out);
-	else
-		fflush(out);
+	if (out != stderr ? fclose(out) : fflush(out))
+		fail(0, "cannot write statistics: %s", strerror(errno));
 }
 
 /* ------------------------------------------------------------------ */

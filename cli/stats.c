@@ -5,9 +5,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* A build without the run loop (unit tests) has no machine_stats. */
-unsigned machine_stats(struct machine *m, struct stat_row *rows, unsigned max) __attribute__((weak));
-
 static unsigned memory_rows(struct machine *m, struct stat_row *rows, unsigned max)
 {
 	const struct mem_stats *s = mem_get_stats(machine_mem(m));
@@ -45,10 +42,8 @@ static unsigned memory_rows(struct machine *m, struct stat_row *rows, unsigned m
 
 unsigned stats_gather(struct machine *m, struct stat_row *rows, unsigned max)
 {
-	unsigned n = 0;
+	unsigned n = machine_stats(m, rows, max);
 
-	if (machine_stats)
-		n = machine_stats(m, rows, max);
 	if (n > max)
 		n = max;
 	return n + memory_rows(m, rows + n, max - n);

@@ -37,9 +37,10 @@ void symbols_free(void)
 /* Like pread, but all of it or nothing; the caller frees. One byte more than len, zero, stands behind. */
 static void *read_at(int fd, uint64_t offset, uint64_t len, uint64_t max)
 {
+	struct stat st;
 	char *p;
 
-	if (len == 0 || len > max)
+	if (len == 0 || len > max || fstat(fd, &st) || offset + len > (uint64_t)st.st_size)
 		return NULL;
 	p = malloc(len + 1);
 	if (!p)

@@ -1,4 +1,5 @@
-/* test_boot.c - the loaders against images made here: what they place where, and what they refuse.
+/* test_boot.c - the loaders and the symbol reader against images made here: what they place where, what they
+ * refuse.
  *
  * The machine is a piece of anonymous memory with a vCPU; a write outside RAM is an assertion failure. Images
  * are files in a temporary directory, since reading files is half of what is tested.
@@ -884,6 +885,90 @@ static void s5_is_where_it_is_looked_for(void **state)
 	assert_int_equal(p[2], ACPI_S5_TYP);
 }
 
+/* ------------------------------------------------------------------ symbols */
+
+static void expect_symbol(uint32_t addr, const char *name, uint32_t offset)
+{
+	uint32_t o = 0;
+	const char *s = symbols_find(addr, &o);
+
+	if (!name) {
+		assert_null(s);
+		return;
+	}
+	assert_non_null(s);
+	assert_string_equal(s, name);
+	assert_int_equal(o, offset);
+}
+
+static void system_map_is_read(void **state)
+{
+	static const char map[] =
+		"c1000000 T _text\n00000000 A absolute\nc1000100 t helper\t[module]\nnonsense\n\n"
+		"ffffffffc1000000 T too_wide\nc1000080 D data\r\nc2000000 T last";
+
+	(void)state;
+	assert_int_equal(symbols_load(write_file("k", map, sizeof map - 1), err, sizeof err), 0);
+	expect_symbol(0xc0ffffff, NULL, 0);
+	expect_symbol(0xc1000000, "_text", 0);
+	expect_symbol(0xc100007f, "_text", 0x7f);
+	expect_symbol(0xc1000084, "data", 4);
+	expect_symbol(0xc1000104, "helper", 4);
+	expect_symbol(0xc2000000, "last", 0);
+	expect_symbol(0xc2000001, NULL, 0); /* nobody knows how long it is */
+	symbols_free();
+	expect_symbol(0xc1000000, NULL, 0);
+
+	assert_int_equal(symbols_load(path_of("missing"), err, sizeof err), -1);
+	assert_int_equal(symbols_load(dir, err, sizeof err), -1);
+	assert_int_equal(symbols_load(write_file("k", "", 0), err, sizeof err), -1);
+	assert_true(strstr(err, "has no symbols"));
+}
+
+/* The ELF image of above with a symbol table and a string table in its two section headers. */
+static void make_symbols(uint8_t *p)
+{
+	static const char names[] = "\0sized\0open_ended\0absolute";
+	Elf32_Sym sym[5] = {{0}};
+	Elf32_Shdr sh[2] = {{.sh_type = SHT_SYMTAB, .sh_offset = 16384, .sh_size = sizeof sym, .sh_link = 1},
+			    {.sh_type = SHT_STRTAB, .sh_offset = 17000, .sh_size = sizeof names}};
+
+	make_elf(p, 0xc0100000, 0x100000, 0xc0100000);
+	sym[1] = (Elf32_Sym){
+		.st_name = 1, .st_value = 0xc0100010, .st_size = 16, .st_info = STT_FUNC, .st_shndx = 1};
+	sym[2] = (Elf32_Sym){.st_name = 7, .st_value = 0xc0100040, .st_shndx = 1};
+	sym[3] = (Elf32_Sym){.st_name = 18, .st_value = 0xc0100050, .st_shndx = SHN_ABS};
+	sym[4] = (Elf32_Sym){.st_name = 7777, .st_value = 0xc0100060, .st_shndx = 1};
+	memcpy(p + 16384, sym, sizeof sym);
+	memcpy(p + 17000, names, sizeof names);
+	memcpy(p + ELF_SIZE - 80, sh, sizeof sh);
+}
+
+static void elf_symbols_are_read(void **state)
+{
+	uint8_t img[ELF_SIZE], bad[ELF_SIZE];
+
+	(void)state;
+	make_symbols(img);
+	assert_int_equal(symbols_load(write_file("k", img, sizeof img), err, sizeof err), 0);
+	expect_symbol(0xc010000f, NULL, 0);
+	expect_symbol(0xc0100013, "sized", 3);
+	expect_symbol(0xc0100020, NULL, 0);
+	expect_symbol(0xc0100040, "open_ended", 0);
+	symbols_free();
+	srandom(21);
+	for (unsigned round = 0; round < 3000; round++) { /* whatever it says, no crash */
+		memcpy(bad, img, sizeof bad);
+		for (unsigned n = 0; n < 3; n++)
+			put32(bad + (random() % 2 ? 32 + random() % 20 : (long)ELF_SIZE - 80 + random() % 76),
+			      random() % 2 ? (uint32_t)random() * 2 : (uint32_t)random() % 30000);
+		write_file("k", bad, random() % 8 ? sizeof bad : (size_t)random() % sizeof bad);
+		if (symbols_load(path_of("k"), err, sizeof err) == 0)
+			symbols_find((uint32_t)random() * 2, &(uint32_t){0});
+		symbols_free();
+	}
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -923,6 +1008,8 @@ int main(void)
 		cmocka_unit_test(fuzzed_multiboot),
 		cmocka_unit_test(acpi_tables_are_linked),
 		cmocka_unit_test(s5_is_where_it_is_looked_for),
+		cmocka_unit_test(system_map_is_read),
+		cmocka_unit_test(elf_symbols_are_read),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
