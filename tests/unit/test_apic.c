@@ -134,6 +134,8 @@ static void apic_priorities(void **state)
 	assert_int_equal(apic(m, 0xa0), 0x60);
 	eoi(m);
 	assert_int_equal(fake_intr_ack(m), 0x6f);
+	apic_set(m, 0x80, 0x65); /* TPR and service in the same class: the subclass is TPR's */
+	assert_int_equal(apic(m, 0xa0), 0x65);
 	apic_set(m, 0x80, 0x4a); /* TPR holds off class 4 */
 	eoi(m);
 	assert_int_equal(apic(m, 0xa0), 0x4a);

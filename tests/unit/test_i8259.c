@@ -276,6 +276,8 @@ static void pic_spurious(void **state)
 	/* From the slave: IRQ 15; the master has its input 2 in service, the slave nothing. */
 	line(m, 11, true);
 	line(m, 11, false);
+	assert_false(fake_intr_pending(m));
+	assert_int_equal(irr(m, 0x20), 0);
 	assert_int_equal(fake_intr_inta(m, INTR_PIC), 0x2f);
 	assert_int_equal(isr(m, 0xa0), 0);
 	assert_int_equal(isr(m, 0x20), 0x04);
@@ -326,11 +328,18 @@ static void pic_initialization(void **state)
 	out(m, 0x21, 0x01);
 	assert_int_equal(in(m, 0x21), 0x00);
 	assert_int_equal(fake_intr_ack(m), 0x61);
-	/* Single mode takes no ICW3, and without IC4 there is no ICW4. */
+	/* Single mode takes no ICW3, and without IC4 there is no ICW4: its functions are off. */
+	out(m, 0x20, 0x11);
+	out(m, 0x21, 0x40);
+	out(m, 0x21, 0x04);
+	out(m, 0x21, 0x03);
 	out(m, 0x20, 0x12);
 	out(m, 0x21, 0x40);
 	out(m, 0x21, 0x5a);
 	assert_int_equal(in(m, 0x21), 0x5a);
+	pulse(m, 0);
+	assert_int_equal(fake_intr_ack(m), 0x40);
+	assert_int_equal(isr(m, 0x20), 0x01);
 	fake_machine_reset(m);
 	assert_int_equal(in(m, 0x21), 0xff);
 	assert_false(fake_intr_pending(m));
