@@ -199,6 +199,8 @@ static int execute(struct vcpu *c, const struct insn *i, const struct hostunit_o
 	struct hostunit_frame f;
 	struct fpu_mem m = {0, 0};
 
+	if (unlikely(op->masked && op->class == HOSTUNIT_MMX))
+		fpu_enter_mmx(c->fpu.fxsave); /* the silicon does so even if the operand faults */
 	if (op->mem_size) {
 		if (open_operand(c, i, op, &m))
 			return -1;
@@ -207,7 +209,7 @@ static int execute(struct vcpu *c, const struct insn *i, const struct hostunit_o
 	}
 	fpu_load_frame(c, op, &f);
 	if (op->class == HOSTUNIT_SSE || op->class == HOSTUNIT_SSE_MMX) {
-		if (sse_run(c, op, &f))
+		if (sse_run(c, i, op, &f))
 			return -1;
 	} else {
 		hostunit_run(&f, op->code);

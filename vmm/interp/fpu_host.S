@@ -42,6 +42,60 @@ hostunit_run:
 	ret
 	.size	hostunit_run, . - hostunit_run
 
+/* Stubs of fixed instructions. */
+	.globl	hostunit_mulps, hostunit_mulpd, hostunit_haddps, hostunit_haddpd
+hostunit_mulps:
+	mulps	%xmm1, %xmm0
+	ret
+hostunit_mulpd:
+	mulpd	%xmm1, %xmm0
+	ret
+hostunit_haddps:
+	haddps	%xmm0, %xmm0
+	ret
+hostunit_haddpd:
+	haddpd	%xmm0, %xmm0
+	ret
+
+/* bool hostunit_inexact(const void *a, const void *b, unsigned what, unsigned size, unsigned fcw) */
+	.globl	hostunit_inexact
+	.type	hostunit_inexact, @function
+hostunit_inexact:
+	pushq	%rbp
+	movq	%rsp, %rbp
+	andq	$-64, %rsp
+	subq	$576, %rsp
+	fxsave64 (%rsp)
+	movw	%r8w, 512(%rsp)
+	fninit
+	fldcw	512(%rsp)
+	cmpl	$4, %ecx
+	jne	1f
+	flds	(%rdi)
+	flds	(%rsi)
+	jmp	2f
+1:	fldl	(%rdi)
+	fldl	(%rsi)
+2:	cmpl	$2, %edx
+	ja	6f
+	je	5f
+	testl	%edx, %edx
+	jnz	4f
+	faddp
+	jmp	7f
+4:	fsubp
+	jmp	7f
+5:	fmulp
+	jmp	7f
+6:	.byte	0xde, 0xf9	/* st(1) = st(1) / st: a / b (assemblers disagree on its name) */
+7:	fnstsw	%ax
+	fxrstor64 (%rsp)
+	shrl	$5, %eax
+	andl	$1, %eax
+	leave
+	ret
+	.size	hostunit_inexact, . - hostunit_inexact
+
 /* void hostunit_serialize(void): executed after code has been written through the arena's other mapping, as
  * SDM vol. 3A 9.1.3 asks of cross-modifying code. */
 	.globl	hostunit_serialize

@@ -248,6 +248,7 @@ static void describe(struct hostunit_op *op, const ZydisDecodedInstruction *zi,
 				    ? HOSTUNIT_ALIGN16
 				    : HOSTUNIT_ALIGN16_UNLESS_MM;
 	op->masked = zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU;
+	op->dot = zi->mnemonic == ZYDIS_MNEMONIC_DPPS ? 4 : zi->mnemonic == ZYDIS_MNEMONIC_DPPD ? 8 : 0;
 	if (zi->cpu_flags)
 		op->sets_flags = zi->cpu_flags->modified | zi->cpu_flags->set_0 | zi->cpu_flags->set_1 |
 				 zi->cpu_flags->undefined;

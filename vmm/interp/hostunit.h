@@ -82,6 +82,7 @@ struct hostunit_op {
 	bool mem_read, mem_write;
 	bool masked;	 /* maskmovq, maskmovdqu: the operand is at DS:EDI, bytes of it are stored */
 	uint8_t align;	 /* enum hostunit_align */
+	uint8_t dot;	 /* bytes of an element of DPPS or DPPD, else 0 */
 	bool sets_flags; /* EFLAGS */
 	int8_t gpr_in;	 /* guest register that frame->ecx is loaded from, or -1 */
 	int8_t gpr_out;	 /* guest register that frame->ecx is stored to, or -1 */
@@ -109,6 +110,17 @@ int hostunit_init(char *err, size_t errlen);
 const struct hostunit_op *hostunit_lookup(const struct vcpu *c, const struct insn *i);
 
 void hostunit_run(struct hostunit_frame *f, const void *code);
+
+/* Stubs of fixed instructions: xmm0 with xmm1 to xmm0, or within xmm0. */
+void hostunit_mulps(void);
+void hostunit_mulpd(void);
+void hostunit_haddps(void);
+void hostunit_haddpd(void);
+
+/* Whether a + b, a - b, a * b or a / b (what 0 to 3) of two floats (size 4) or doubles (8) is inexact on the
+ * x87 under fcw, whose precision control gives the width of the result's significand and whose exponent
+ * doesn't overflow. */
+bool hostunit_inexact(const void *a, const void *b, unsigned what, unsigned size, unsigned fcw);
 
 /* ------------------------------------------------------------------ the guest's unit in c->fpu (FXSAVE
  * image)
@@ -219,13 +231,13 @@ void fpu_set_control(uint8_t *fx, uint32_t fcw, uint32_t fsw);
 /* TOP = 0, all registers full. */
 void fpu_enter_mmx(uint8_t *fx);
 
-/* sse.c */
+/* sse.c, sse_exceptions.c */
 int sse_ldmxcsr(struct vcpu *c, const struct insn *i);
 int sse_stmxcsr(struct vcpu *c, const struct insn *i);
 int sse_movnti(struct vcpu *c, const struct insn *i);
 /* Runs op's stub under the guest's MXCSR without a host exception. 0 with the frame's MXCSR as the guest's is
  * to be, or -1 with #XM or #UD recorded and the guest's MXCSR flags updated; then the frame is void. */
-int sse_run(struct vcpu *c, const struct hostunit_op *op, struct hostunit_frame *f);
+int sse_run(struct vcpu *c, const struct insn *i, const struct hostunit_op *op, struct hostunit_frame *f);
 
 #endif /* __ASSEMBLER__ */
 #endif
