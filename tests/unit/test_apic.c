@@ -376,6 +376,11 @@ static void apic_timer_periodic(void **state)
 	eoi(m);
 	fake_clock_advance(m, 10 * MS);
 	assert_false(fake_intr_pending(m));
+	/* Read while the host's timer is late: periods past do not show. */
+	apic_set(m, 0x320, 0x20061);
+	apic_set(m, 0x380, 1000000);
+	fake_clock_skip(m, 2 * MS + MS / 4);
+	assert_int_equal(apic(m, 0x390), 750000);
 	/* TSC-deadline mode is not offered: bit 18 does not stick. */
 	apic_set(m, 0x320, 0x40061);
 	assert_int_equal(apic(m, 0x320), 0x61);
