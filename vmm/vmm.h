@@ -169,6 +169,9 @@ int msr_write(struct vcpu *c, uint32_t index, uint64_t value);
 
 /* ------------------------------------------------------------------ interpreter (vmm/interp/) */
 
+/* Prepares what instructions are executed with (stubs for the host's x87 and SSE unit). To be called before the process
+ * gives up mapping executable memory. 0, or -1 with one line in err. */
+int interp_init(char *err, size_t errlen);
 /* Executes one guest instruction at CS:EIP including delivery of an exception it raises (and of a pending c->exc first).
  * Does not look at interrupts; counts down c->shadow. A REP string instruction runs at most a bounded number of
  * iterations and then leaves EIP on itself. On HLT sets c->halted. Returns 0, or -1 on triple fault (shutdown). */

@@ -17,7 +17,13 @@
  */
 #include "vmm/interp/interp.h"
 
+#include "vmm/interp/hostunit.h"
 #include "vmm/interp/table.h"
+
+int interp_init(char *err, size_t errlen)
+{
+	return hostunit_init(err, errlen);
+}
 
 /* ------------------------------------------------------------------ decoded instructions */
 
