@@ -9,13 +9,15 @@
  * The DSDT is written here byte by byte, with one small function for each AML construct (chapter 17). As ASL
  * it is
  *
- *     Scope (\_SB) {
- *         Device (PCI0) { _HID PNP0A03, _UID 0, _PRT {}, _CRS bus 0-255, I/O 0-0xcf7 and
- * 0xd00-0xffff, memory 0xc0000000-0xfebfffff } Device (RTC_) { _HID PNP0B00, _CRS IO 0x70, IRQ 8 } Device
- * (KBD_) { _HID PNP0303, _CRS IO 0x60, 0x64, IRQ 1 } Device (COM1) { _HID PNP0501, _UID 1, _CRS IO 0x3f8, IRQ
- * 4 } Device (COM2) { _HID PNP0501, _UID 2, _CRS IO 0x2f8, IRQ 3 }
- *     }
  *     Name (\_S5, Package () { ACPI_S5_TYP, ACPI_S5_TYP, 0, 0 })
+ *     Scope (\_SB) {
+ *         Device (PCI0) { _HID PNP0A03, _UID 0, _PRT {},
+ *                         _CRS bus 0-255, I/O 0-0xcf7 and 0xd00-0xffff, memory 0xc0000000-0xfebfffff }
+ *         Device (RTC_) { _HID PNP0B00, _CRS IO 0x70, IRQ 8 }
+ *         Device (KBD_) { _HID PNP0303, _CRS IO 0x60, 0x64, IRQ 1 }
+ *         Device (COM1) { _HID PNP0501, _UID 1, _CRS IO 0x3f8, IRQ 4 }
+ *         Device (COM2) { _HID PNP0501, _UID 2, _CRS IO 0x2f8, IRQ 3 }
+ *     }
  */
 #include "boot/plan.h"
 
@@ -285,17 +287,10 @@ static void dsdt_isa(struct buf *b, const struct isa_device *d)
 	aml_end(b, dev);
 }
 
+/* \_S5 comes first: small kernels look for its name in the bytes, and not always up to the last one. */
 static void dsdt_body(struct buf *b)
 {
 	uint32_t scope, pkg;
-
-	emit8(b, AML_SCOPE);
-	scope = aml_begin(b);
-	emit_text(b, "\\_SB_");
-	dsdt_pci(b);
-	for (unsigned i = 0; i < sizeof isa_devices / sizeof isa_devices[0]; i++)
-		dsdt_isa(b, &isa_devices[i]);
-	aml_end(b, scope);
 
 	aml_name(b, "\\_S5_");
 	emit8(b, AML_PACKAGE);
@@ -306,6 +301,14 @@ static void dsdt_body(struct buf *b)
 	aml_int(b, 0);
 	aml_int(b, 0);
 	aml_end(b, pkg);
+
+	emit8(b, AML_SCOPE);
+	scope = aml_begin(b);
+	emit_text(b, "\\_SB_");
+	dsdt_pci(b);
+	for (unsigned i = 0; i < sizeof isa_devices / sizeof isa_devices[0]; i++)
+		dsdt_isa(b, &isa_devices[i]);
+	aml_end(b, scope);
 }
 
 /* ------------------------------------------------------------------ tables */
