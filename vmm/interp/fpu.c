@@ -123,6 +123,8 @@ void fpu_load_frame(const struct vcpu *c, const struct hostunit_op *op, struct h
 {
 	memcpy(f->image, c->fpu.fxsave, FX_END);
 	memset(f->image + FX_FOP, 0, FX_MXCSR - FX_FOP);
+	if (unlikely(f->image[FX_FSW] & FSW_ES)) /* ignored by the guest; the host would trap */
+		fx_put16(f->image, FX_FSW, fx_get16(f->image, FX_FSW) & ~(FSW_EXC | FSW_ES | FSW_B));
 	memset(f->image + FX_END, 0, 128); /* XMM8-15 */
 	f->eax = c->gpr[EAX];
 	f->edx = c->gpr[EDX];
@@ -183,11 +185,14 @@ static void commit(struct vcpu *c, const struct insn *i, const struct hostunit_o
 		   struct hostunit_frame *f, const struct fpu_mem *m)
 {
 	uint8_t *fx = c->fpu.fxsave;
+	const uint32_t fsw = fx_get16(fx, FX_FSW);
 
 	memcpy(fx, f->image, FX_FOP);
 	memcpy(fx + FX_MXCSR, f->image + FX_MXCSR, FX_END - FX_MXCSR);
+	if (unlikely(fsw & FSW_ES))
+		fpu_set_control(fx, fx_get16(fx, FX_FCW), fx_get16(fx, FX_FSW) | (fsw & FSW_EXC));
 	if (op->class == HOSTUNIT_X87)
-		record_pointers(c, i, fx, fx[FX_FSW] & FSW_ES, op->mem_size != 0, m->off);
+		record_pointers(c, i, fx, f->image[FX_FSW] & FSW_ES, op->mem_size != 0, m->off);
 	if (op->gpr_out >= 0)
 		c->gpr[op->gpr_out] = f->ecx;
 	if (op->sets_flags)
