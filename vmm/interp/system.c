@@ -427,11 +427,13 @@ int op_invd(struct vcpu *c, const struct insn *i)
 	return need_cpl0(c) ? -1 : INSN_NEXT;
 }
 
-/* Faults as a load of one byte would. */
-int op_clflush(struct vcpu *c, const struct insn *i)
+/* 0F AE /7: SFENCE in the register form; CLFLUSH faults as a load of one byte would. */
+int op_clflush_sfence(struct vcpu *c, const struct insn *i)
 {
 	uint8_t b;
 
+	if (i->mod == 3)
+		return INSN_NEXT;
 	return interp_read8(c, i->seg, interp_ea(c, i), &b);
 }
 

@@ -84,7 +84,7 @@
 	G(1, 0xff, inc_ev, dec_ev, call_ev, call_far_m, jmp_ev, jmp_far_m, push_ev, ud)                        \
 	G(0F, 0x00, sldt, str, lldt, ltr, verr, verw, ud, ud)                                                  \
 	G(0F, 0x01, sgdt, sidt, lgdt, lidt, smsw, ud, lmsw, invlpg)                                            \
-	G(0F, 0xae, fpu, fpu, fpu, fpu, ud, nop, nop, clflush)                                                 \
+	G(0F, 0xae, fpu, fpu, fpu, fpu, ud, nop, nop, clflush_sfence)                                          \
 	G(0F, 0xba, ud, ud, ud, ud, bt_ev_ib, bts_ev_ib, btr_ev_ib, btc_ev_ib)                                 \
 	G(0F, 0xc7, ud, cmpxchg8b, ud, ud, ud, ud, rdrand, rdseed)
 
