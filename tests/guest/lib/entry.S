@@ -153,7 +153,7 @@ stub_common:
 
 	.bss
 	.balign	16
-	.globl	running, in, out
+	.globl	running, in, out, stack_top
 running:
 	.skip	4
 runner_esp:
