@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <signal.h>
@@ -27,6 +28,14 @@ static void futex_wake(_Atomic uint32_t *word)
 
 /* ------------------------------------------------------------------ creation */
 
+/* Started with standard descriptors closed, we would be given their numbers for our own files. */
+static void hold_standard_descriptors(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+			return;
+}
+
 struct machine *machine_create(const struct machine_config *cfg, char *err, size_t errlen)
 {
 	const char *model = cfg->cpu_model ? cfg->cpu_model : "max";
@@ -35,6 +44,7 @@ struct machine *machine_create(const struct machine_config *cfg, char *err, size
 		snprintf(err, errlen, "unknown CPU model '%s'", model);
 		return NULL;
 	}
+	hold_standard_descriptors();
 	struct machine *m = aligned_alloc(_Alignof(struct machine), sizeof *m);
 	if (!m) {
 		snprintf(err, errlen, "out of memory");
