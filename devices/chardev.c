@@ -285,7 +285,8 @@ static void chardev_flush(struct chardev *cd)
 
 	cd->want_write = false;
 	while (cd->output.len && cd->connected && !cd->dead) {
-		ssize_t n = chardev_put_bytes(cd, at, ring_front(&cd->output, &at));
+		size_t piece = ring_front(&cd->output, &at);
+		ssize_t n = chardev_put_bytes(cd, at, piece);
 		if (n > 0) {
 			ring_drop(&cd->output, (size_t)n);
 		} else if (n < 0 && errno == EAGAIN) {
