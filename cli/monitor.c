@@ -120,7 +120,10 @@ static void info_counters(FILE *out, bool cache, const char *group)
 
 static void info_cache(FILE *out)
 {
-	info_counters(out, true, NULL);
+	if (machine_cfg(mon.m)->accel == ACCEL_BT)
+		info_counters(out, true, NULL);
+	else
+		fputs("the translator is not in use" EOL, out);
 }
 
 static void info_windows(FILE *out)
@@ -561,8 +564,24 @@ static void on_escape(void *opaque, int key)
 	}
 }
 
+/* Capstone builds its tables on first use, and sorts them, for which libc asks how much memory the host has:
+ * a system call that the sandbox does not know. So the first use is before the sandbox. */
+static void warm_up_disassembler(void)
+{
+	static const uint8_t nop = 0x90;
+	cs_insn *insn;
+	csh cs;
+
+	if (cs_open(CS_ARCH_X86, CS_MODE_32, &cs) != CS_ERR_OK)
+		return;
+	if (cs_disasm(cs, &nop, 1, 0, 1, &insn) == 1)
+		cs_free(insn, 1);
+	cs_close(&cs);
+}
+
 void monitor_attach(struct machine *m, struct chardev *cd)
 {
+	warm_up_disassembler();
 	mon = (struct monitor){.m = m, .cd = cd};
 	if (cd)
 		chardev_on_escape(cd, on_escape, NULL);

@@ -5,10 +5,11 @@
 #include <inttypes.h>
 #include <string.h>
 
-static unsigned memory_rows(struct machine *m, struct stat_row *rows, unsigned max)
+static unsigned other_rows(struct machine *m, struct stat_row *rows, unsigned max)
 {
 	const struct mem_stats *s = mem_get_stats(machine_mem(m));
 	const struct stat_row all[] = {
+		{"interpreter", "instructions", machine_vcpu(m)->n_interp},
 		{"memory", "hidden faults", s->hidden_faults},
 		{"memory", "true faults", s->true_faults},
 		{"memory", "traced writes", s->traced_writes},
@@ -46,7 +47,7 @@ unsigned stats_gather(struct machine *m, struct stat_row *rows, unsigned max)
 
 	if (n > max)
 		n = max;
-	return n + memory_rows(m, rows + n, max - n);
+	return n + other_rows(m, rows + n, max - n);
 }
 
 static bool begins_group(const struct stat_row *rows, unsigned i)

@@ -9,7 +9,8 @@
 
 #define STATS_ROWS 512u
 
-/* Memory's counters and the machine's, at most max rows. vCPU stopped. Returns how many. */
+/* The translator's counters, the interpreter's and memory's, at most max rows. vCPU stopped. Returns how
+ * many. */
 unsigned stats_gather(struct machine *m, struct stat_row *rows, unsigned max);
 /* eol ends the lines of the text form. */
 void stats_print_text(FILE *out, const struct stat_row *rows, unsigned n, const char *eol);

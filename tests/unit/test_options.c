@@ -32,6 +32,12 @@ struct mem *machine_mem(struct machine *m)
 	return NULL;
 }
 
+struct vcpu *machine_vcpu(struct machine *m)
+{
+	(void)m;
+	return NULL;
+}
+
 unsigned machine_stats(struct machine *m, struct stat_row *rows, unsigned max)
 {
 	(void)m, (void)rows, (void)max;
