@@ -326,7 +326,8 @@ static int map_run(struct window *w, uint32_t slot, uint32_t i, uint32_t n, uint
 		return -1;
 	for (uint32_t k = 0; k < n; k++) {
 		uint32_t e = sl->sh[i + k];
-		uint32_t flags = !may_write ? 0 : m->trace[gfn + k] ? SH_WPROT : SH_WRITE;
+		/* Not by the trace alone: the call above may have given windows up, and traces with them. */
+		uint32_t flags = !may_write ? 0 : !writable || m->trace[gfn + k] ? SH_WPROT : SH_WRITE;
 
 		/* Code noted here belonged to another frame: its table entry was changed and not flushed yet.
 		 */

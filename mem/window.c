@@ -213,13 +213,14 @@ struct window *window_alloc(struct mem *m, enum window_kind kind)
 
 /* ------------------------------------------------------------------ the physical window */
 
-/* Maps n pages at linear page `page` to frames gfn..., all RAM, and write-protects traced ones. */
-static void phys_map_run(struct window *w, uint32_t page, uint32_t n, uint32_t gfn)
+/* Maps n pages at linear page `page` to frames gfn..., all RAM, and write-protects traced ones. false: the
+ * host refused, and the window is empty. */
+static bool phys_map_run(struct window *w, uint32_t page, uint32_t n, uint32_t gfn)
 {
 	const struct mem *m = w->m;
 
 	if (host_map(w, page, n, gfn, true) < 0)
-		return;
+		return false;
 	for (uint32_t k = 0; k < n; k++) {
 		uint32_t start = k;
 
@@ -227,7 +228,10 @@ static void phys_map_run(struct window *w, uint32_t page, uint32_t n, uint32_t g
 			k++;
 		if (k > start)
 			host_protect_ro(w, page + start, k - start);
+		if (!w->host_dirty)
+			return false;
 	}
+	return true;
 }
 
 /* While A20 is off, odd mebibytes show the even ones before them. */
@@ -244,14 +248,13 @@ static void phys_map(struct window *w)
 
 			while (i + n < piece && gfn_is_ram(m, gfn + i + n))
 				n++;
-			if (n)
-				phys_map_run(w, page + i, n, gfn + i);
-			else if (gfn + i >= m->ram_pages)
+			if (n && !phys_map_run(w, page + i, n, gfn + i))
+				return;
+			if (!n && gfn + i >= m->ram_pages)
 				break;
 			i += n ? n : 1;
 		}
 	}
-	w->host_dirty = true;
 }
 
 void phys_select(struct mem *m)
@@ -300,8 +303,8 @@ static enum mem_fault phys_fault(struct window *w, uint32_t lin, bool write)
 		return MEM_FAULT_TRACED;
 	}
 	m->stats.hidden_faults++;
-	phys_map_run(w, lin >> PAGE_SHIFT, 1, (uint32_t)(gpa >> PAGE_SHIFT));
-	return w->host_dirty ? MEM_FAULT_MAPPED : MEM_FAULT_EMULATE;
+	return phys_map_run(w, lin >> PAGE_SHIFT, 1, (uint32_t)(gpa >> PAGE_SHIFT)) ? MEM_FAULT_MAPPED
+										    : MEM_FAULT_EMULATE;
 }
 
 /* ------------------------------------------------------------------ faults */
@@ -310,7 +313,7 @@ static enum mem_fault phys_fault(struct window *w, uint32_t lin, bool write)
 static bool tables_watched(const struct mem *m, uint32_t page, const struct walk *walk)
 {
 	return walk->pde_gpa == space_pde_gpa(m, m->user, page >> m->slot_shift) &&
-	       gpa_is_ram(m, walk->pde_gpa) && (!walk->pte_gpa || gpa_is_ram(m, walk->pte_gpa));
+	       gpa_is_ram(m, walk->pde_gpa) && (walk->page_size != PAGE_SIZE || gpa_is_ram(m, walk->pte_gpa));
 }
 
 static enum mem_fault map_page(struct window *w, uint32_t page, const struct walk *walk, bool write)
@@ -401,7 +404,7 @@ void mem_window_note_code(struct vcpu *c, struct window *w, uint32_t lin)
 	    !gpa_is_ram(m, walk.gpa) || !tables_watched(m, page, &walk))
 		return;
 	entry_set(m, walk.pde_gpa, PTE_A);
-	if (walk.pte_gpa)
+	if (walk.page_size == PAGE_SIZE)
 		entry_set(m, walk.pte_gpa, PTE_A);
 	sl = slot_open(w, slot, space_pde(m, m->user, slot));
 	if (!sl)

@@ -1,0 +1,339 @@
+/* test_windows.c - windows, one behaviour at a time. test_windows_stress.c tests them together. */
+#include "windows_harness.h"
+
+#define KERNEL (PTE_P | PTE_RW)
+#define USER   (PTE_P | PTE_RW | PTE_US)
+
+static void test_physical(void **state)
+{
+	struct guest *g = guest_new(8u << 20);
+	uint32_t v = 1;
+
+	(void)state;
+	assert_ptr_equal(mem_window_user(g->m), mem_window_super(g->m));
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x1234, true, &v), DONE);
+	assert_int_equal(get32(g, 0x1234), 1);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0xa0000, true, &v), MMIO);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0xbfffc, false, &v), MMIO);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 8u << 20, false, &v), MMIO);
+	mem_trace_add(g->m, 0x5000, TRACE_CODE);
+	v = 2;
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x5008, true, &v), EMULATED_TRACED);
+	assert_int_equal(get32(g, 0x5008), 2);
+	mem_trace_remove(g->m, 0x5000, TRACE_CODE);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x5008, true, &v), DONE);
+	assert_int_equal(last_faults, 0);
+	mem_trace_add(g->m, 0x5000, TRACE_DIRTY);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x5008, true, &v), DONE);
+	assert_int_equal(mem_traced(g->m, 0x5000), 0);
+	/* A20 off: 1 MiB wraps to 0 */
+	put32(g, 0x2000, 0x11111111);
+	put32(g, 0x102000, 0x22222222);
+	g->c.a20_mask = ~(1u << 20);
+	mem_mode_changed(&g->c);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x102000, false, &v), DONE);
+	assert_int_equal(v, 0x11111111);
+	mem_trace_add(g->m, 0x2000, TRACE_CODE);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x102000, true, &v), EMULATED_TRACED);
+	assert_coherent(g);
+	guest_free(g);
+}
+
+static void test_edges(void **state)
+{
+	struct guest *g = guest_new(8u << 20);
+	struct window *w = mem_window_user(g->m), *found;
+	uint32_t v;
+	uint64_t lin;
+
+	(void)state;
+	assert_int_equal(mem_window_base(w) & 0xffffffff, 0);
+	for (uint64_t at = WINDOW_SPAN - 4; at <= WINDOW_SPAN + 16; at += 4) {
+		assert_false(touch(mem_window_base(w) + at, true, &(uint32_t){0}));
+		found = mem_window_find(g->m, fault_address, &lin);
+		assert_ptr_equal(found, w);
+		assert_int_equal(lin, at);
+		assert_int_equal(mem_window_fault(&g->c, w, lin, true),
+				 at < WINDOW_SPAN ? MEM_FAULT_MMIO : MEM_FAULT_EMULATE);
+	}
+	assert_false(touch(mem_window_base(w) - 4, false, &v));
+	assert_ptr_equal(mem_window_find(g->m, mem_window_base(w) - 4, &lin), w);
+	assert_int_equal(mem_window_fault(&g->c, w, lin, false), MEM_FAULT_EMULATE);
+	assert_null(mem_window_find(g->m, (uintptr_t)&v, &lin));
+	guest_free(g);
+}
+
+/* A run of pages that the guest maps in a straight line comes with one fault. */
+static void test_coalescing(void **state)
+{
+	struct guest *g = guest_new(8u << 20);
+	uint32_t v;
+
+	(void)state;
+	put32(g, 0x10000, 0x11000 | USER);
+	for (uint32_t i = 0; i < 16; i++)
+		put32(g, 0x11000 + i * 4, (0x200000 + i * 0x1000) | USER | PTE_A | PTE_D);
+	paging_on(g, 0x10000, 0);
+	g->c.cpl = 3;
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x5000, true, &v), DONE);
+	assert_int_equal(last_faults, 1);
+	for (uint32_t i = 0; i < 16; i++) {
+		assert_int_equal(access_window(g, mem_window_user(g->m), i << 12, true, &v), DONE);
+		assert_int_equal(last_faults, 0);
+	}
+	assert_int_equal(mem_get_stats(g->m)->map_calls, 3); /* 2 for the physical window */
+	assert_coherent(g);
+	guest_free(g);
+}
+
+/* Not present to present: mapped without a fault, user pages once mem_map_pending is called. */
+static void test_eager(void **state)
+{
+	struct guest *g = guest_new(8u << 20);
+	uint32_t v;
+
+	(void)state;
+	put32(g, 0x10000, 0x11000 | USER);
+	put32(g, 0x11000, 0x200000 | USER);
+	put32(g, 0x11004, 0x201000 | KERNEL);
+	paging_on(g, 0x10000, 0);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, false, &v), DONE);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x0000, false, &v), OTHER_WINDOW);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x0000, false, &v), DONE);
+	assert_int_equal(mem_slot_bases(g->m)[0], mem_window_base(mem_window_user(g->m)));
+	assert_int_equal(mem_slot_bases(g->m)[1], mem_window_base(mem_window_super(g->m)));
+
+	put32(g, 0x11008, 0x202000 | KERNEL | PTE_A | PTE_D);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x2000, true, &v), DONE);
+	assert_int_equal(last_faults, 0);
+	put32(g, 0x1100c, 0x203000 | USER | PTE_A | PTE_D);
+	assert_int_equal(*mem_pending(g->m), 1);
+	mem_map_pending(g->m);
+	assert_int_equal(*mem_pending(g->m), 0);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x3000, true, &v), DONE);
+	assert_int_equal(last_faults, 0);
+	/* copy on write: another frame, writable, then INVLPG */
+	put32(g, 0x1100c, 0x204000 | USER | PTE_A | PTE_D);
+	mem_flush_page(&g->c, 0x3000);
+	mem_map_pending(g->m);
+	v = 77;
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x3000, true, &v), DONE);
+	assert_int_equal(last_faults, 0);
+	assert_int_equal(get32(g, 0x204000), 77);
+	assert_coherent(g);
+	guest_free(g);
+}
+
+/* D is set by the first write, not before; clearing A or D takes effect at the flush. */
+static void test_accessed_dirty(void **state)
+{
+	struct guest *g = guest_new(8u << 20);
+	uint32_t v = 0;
+
+	(void)state;
+	put32(g, 0x10000, 0x11000 | KERNEL);
+	put32(g, 0x11004, 0x200000 | KERNEL);
+	paging_on(g, 0x10000, 0);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, false, &v), DONE);
+	assert_int_equal(get32(g, 0x10000) & 0x60, PTE_A);
+	assert_int_equal(get32(g, 0x11004) & 0x60, PTE_A);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, true, &v), DONE);
+	assert_int_equal(last_faults, 1);
+	assert_int_equal(get32(g, 0x11004) & 0x60, PTE_A | PTE_D);
+	put32(g, 0x11004, 0x200000 | KERNEL);
+	mem_flush_page(&g->c, 0x1000);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, false, &v), DONE);
+	assert_int_equal(get32(g, 0x11004) & 0x60, PTE_A);
+	put32(g, 0x10000, 0x11000 | KERNEL); /* A of the directory entry */
+	mem_load_cr3(&g->c);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, false, &v), DONE);
+	assert_int_equal(get32(g, 0x10000) & 0x60, PTE_A);
+	assert_coherent(g);
+	guest_free(g);
+}
+
+/* Many address spaces that share their kernel half need one supervisor window; cached ones switch without a
+ * host call. */
+static void test_many_spaces(void **state)
+{
+	struct guest *g = guest_new(32u << 20);
+	const struct mem_stats *st = mem_get_stats(g->m);
+	uint64_t calls;
+	uint32_t v;
+
+	(void)state;
+	put32(g, 0x11000, 0x200000 | KERNEL);
+	for (uint32_t i = 0; i < 300; i++) {
+		uint32_t pd = 0x400000 + i * 0x3000;
+
+		put32(g, pd + 768 * 4, 0x11000 | KERNEL);
+		put32(g, pd, (pd + 0x1000) | USER);
+		put32(g, pd + 0x1000, (pd + 0x2000) | USER);
+		put32(g, pd + 0x2000, i);
+	}
+	paging_on(g, 0x400000, 0);
+	for (unsigned round = 0; round < 2; round++) {
+		for (uint32_t i = 0; i < 300; i++) {
+			g->c.cr3 = 0x400000 + i * 0x3000;
+			mem_load_cr3(&g->c);
+			assert_int_equal(access_window(g, mem_window_user(g->m), 0, false, &v), DONE);
+			assert_int_equal(v, i);
+			assert_int_equal(access_window(g, mem_window_super(g->m), 0xc0000000, false, &v),
+					 DONE);
+			assert_int_equal(last_faults, round == 0 && i == 0);
+		}
+		assert_coherent(g);
+	}
+	assert_int_equal(st->super_windows_now, 1);
+	assert_false(mem_many_super(g->m));
+	calls = st->map_calls + st->unmap_calls + st->protect_calls;
+	for (uint32_t i = 290; i < 300; i++) {
+		g->c.cr3 = 0x400000 + i * 0x3000;
+		mem_load_cr3(&g->c);
+		assert_int_equal(access_window(g, mem_window_user(g->m), 0, false, &v), DONE);
+		assert_int_equal(last_faults, 0);
+	}
+	assert_int_equal(calls, st->map_calls + st->unmap_calls + st->protect_calls);
+	guest_free(g);
+}
+
+/* A kernel with separate page tables for each process gets a supervisor window for each. */
+static void test_private_kernels(void **state)
+{
+	struct guest *g = guest_new(32u << 20);
+	uint32_t v;
+
+	(void)state;
+	for (uint32_t i = 0; i < 8; i++) {
+		uint32_t pd = 0x400000 + i * 0x40000;
+
+		for (uint32_t s = 0; s < 40; s++) {
+			put32(g, pd + (512 + s) * 4, (pd + 0x1000 + s * 0x1000) | KERNEL);
+			put32(g, pd + 0x1000 + s * 0x1000, 0x200000 | KERNEL);
+		}
+	}
+	paging_on(g, 0x400000, 0);
+	for (unsigned round = 0; round < 20; round++) {
+		for (uint32_t i = 0; i < 8; i++) {
+			g->c.cr3 = 0x400000 + i * 0x40000;
+			mem_load_cr3(&g->c);
+			for (uint32_t s = 0; s < 40; s++) {
+				uint32_t lin = 0x80000000 + s * 0x400000;
+
+				assert_int_equal(access_window(g, mem_window_super(g->m), lin, false, &v),
+						 DONE);
+				if (round > 15)
+					assert_int_equal(last_faults, 0);
+			}
+		}
+	}
+	assert_int_equal(mem_get_stats(g->m)->super_windows_now, 8);
+	assert_true(mem_many_super(g->m));
+	assert_coherent(g);
+	guest_free(g);
+}
+
+/* A page table that the guest frees loses its trace: as soon as its directory entry is cleared, or else when
+ * the directory of a dead process, or the table itself, is overwritten as data. */
+static void test_freed_tables(void **state)
+{
+	struct guest *g = guest_new(32u << 20);
+	uint8_t junk[64];
+	uint32_t v;
+
+	(void)state;
+	memset(junk, 0x5a, sizeof junk);
+	for (uint32_t i = 0; i < 2; i++) {
+		put32(g, 0x10000 + i * 0x10000, (0x11000 + i * 0x10000) | USER);
+		put32(g, 0x11000 + i * 0x10000, 0x300000 | USER);
+		put32(g, 0x10004 + i * 0x10000, (0x12000 + i * 0x10000) | USER);
+		put32(g, 0x12000 + i * 0x10000, 0x300000 | USER);
+	}
+	paging_on(g, 0x10000, 0);
+	for (uint32_t i = 2; i-- > 0;) {
+		g->c.cr3 = 0x10000 + i * 0x10000;
+		mem_load_cr3(&g->c);
+		assert_int_equal(access_window(g, mem_window_user(g->m), 0, false, &v), DONE);
+		assert_int_equal(access_window(g, mem_window_user(g->m), 0x400000, false, &v), DONE);
+	}
+	assert_int_equal(mem_get_stats(g->m)->traced_pt_now, 6);
+	put32(g, 0x10000, 0);
+	assert_int_equal(mem_traced(g->m, 0x11000), 0);
+	mem_phys_write(g->m, 0x21100, junk, sizeof junk);
+	assert_int_equal(mem_traced(g->m, 0x21000), 0);
+	assert_int_equal(mem_traced(g->m, 0x22000), TRACE_PT);
+	mem_phys_write(g->m, 0x20100, junk, sizeof junk);
+	assert_int_equal(mem_traced(g->m, 0x20000), 0);
+	assert_int_equal(mem_traced(g->m, 0x22000), 0);
+	assert_coherent(g);
+	mem_load_cr3(&g->c);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0, false, &v), GUEST_FAULT);
+	assert_coherent(g);
+	guest_free(g);
+}
+
+/* A kernel's direct map: 4 MiB at a time, traced pages and the hole left out. */
+static void test_large_pages(void **state)
+{
+	struct guest *g = guest_new(16u << 20);
+	uint32_t v = 0, faults = 0;
+
+	(void)state;
+	for (uint32_t i = 0; i < 4; i++)
+		put32(g, 0x10000 + (768 + i) * 4, i << 22 | KERNEL | PTE_PS | PTE_D);
+	paging_on(g, 0x10000, CR4_PSE);
+	mem_trace_add(g->m, 0x700000, TRACE_CODE);
+	for (uint32_t gpa = 0; gpa < 16u << 20; gpa += 0x1000) {
+		enum outcome want = gpa >= 0xa0000 && gpa < 0xc0000	? MMIO
+				    : gpa == 0x10000 || gpa == 0x700000 ? EMULATED_TRACED
+									: DONE;
+
+		assert_int_equal(access_window(g, mem_window_super(g->m), 0xc0000000 + gpa + 0x800, true, &v),
+				 want);
+		faults += last_faults;
+	}
+	assert_int_equal(faults, 4 + 32 + 2);
+	assert_coherent(g);
+	mem_trace_remove(g->m, 0x700000, TRACE_CODE);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0xc0700000, true, &v), DONE);
+	assert_int_equal(last_faults, 0);
+	guest_free(g);
+}
+
+/* CR0.WP: the kernel may write its own read-only pages while it is clear, and user pages by emulation. */
+static void test_write_protect(void **state)
+{
+	struct guest *g = guest_new(8u << 20);
+	uint32_t v = 5;
+
+	(void)state;
+	put32(g, 0x10000, 0x11000 | USER);
+	put32(g, 0x11004, 0x200000 | PTE_P);
+	put32(g, 0x11008, 0x201000 | PTE_P | PTE_US);
+	paging_on(g, 0x10000, 0);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, true, &v), GUEST_FAULT);
+	g->c.cr0 &= ~CR0_WP;
+	mem_mode_changed(&g->c);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, true, &v), DONE);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x2000, true, &v), EMULATE);
+	assert_int_equal(mem_write32(&g->c, 0x2000, 9, 0), 0);
+	g->c.cr0 |= CR0_WP;
+	mem_mode_changed(&g->c);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, true, &v), GUEST_FAULT);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, false, &v), DONE);
+	assert_coherent(g);
+	guest_free(g);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_physical),	cmocka_unit_test(test_edges),
+		cmocka_unit_test(test_coalescing),	cmocka_unit_test(test_eager),
+		cmocka_unit_test(test_accessed_dirty),	cmocka_unit_test(test_many_spaces),
+		cmocka_unit_test(test_private_kernels), cmocka_unit_test(test_freed_tables),
+		cmocka_unit_test(test_large_pages),	cmocka_unit_test(test_write_protect),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
