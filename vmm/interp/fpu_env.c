@@ -20,7 +20,7 @@ void fpu_set_control(uint8_t *fx, uint32_t fcw, uint32_t fsw)
 	fx_put16(fx, FX_FSW, fsw);
 }
 
-static void set_pointers(uint8_t *fx, uint32_t fip, uint32_t fcs, uint32_t fop, uint32_t fdp, uint32_t fds)
+void fpu_set_pointers(uint8_t *fx, uint32_t fip, uint32_t fcs, uint32_t fop, uint32_t fdp, uint32_t fds)
 {
 	if (hostunit_traits.no_fcs_fds)
 		fcs = fds = 0;
@@ -59,7 +59,7 @@ static void reset_x87(uint8_t *fx)
 	fx_put16(fx, FX_FCW, FCW_RESET);
 	fx_put16(fx, FX_FSW, 0);
 	fx_put16(fx, FX_FTW, 0);
-	set_pointers(fx, 0, 0, 0, 0, 0);
+	fpu_set_pointers(fx, 0, 0, 0, 0, 0);
 }
 
 int fpu_nothing(struct vcpu *c, const struct insn *i)
@@ -227,12 +227,12 @@ static void get_env(struct vcpu *c, bool wide, const uint8_t *env)
 	fpu_set_control(fx, w[0], w[1]);
 	fx_put16(fx, FX_FTW, abridged_tags((uint16_t)w[2]));
 	if (!real_layout(c)) {
-		set_pointers(fx, w[3], w[4], wide ? w[4] >> 16 : 0, w[5], w[6]);
+		fpu_set_pointers(fx, w[3], w[4], wide ? w[4] >> 16 : 0, w[5], w[6]);
 		return;
 	}
 	fip = (w[3] & 0xffffu) | (w[4] & 0x0ffff000u) << 4;
 	fdp = (w[5] & 0xffffu) | (w[6] & 0x0ffff000u) << 4;
-	set_pointers(fx, fip, 0, w[4], fdp, 0);
+	fpu_set_pointers(fx, fip, 0, w[4], fdp, 0);
 }
 
 /* The operand of these is an array of words: #AC asks for the alignment of one. The first word and the last
@@ -343,7 +343,7 @@ int fpu_fxsave(struct vcpu *c, const struct insn *i)
 		return -1;
 	memcpy(image, c->fpu.fxsave, FX_END);
 	if (hostunit_traits.fxsave_hides_ptrs && !(image[FX_FSW] & FSW_ES))
-		set_pointers(image, 0, 0, 0, 0, 0);
+		fpu_set_pointers(image, 0, 0, 0, 0, 0);
 	clear_padding(image);
 	fx_put32(image, FX_MXCSR_MASK, hostunit_traits.mxcsr_mask);
 	return mem_write(c, m.lin, image, fx_size(c), interp_acc(c));
@@ -363,7 +363,7 @@ int fpu_fxrstor(struct vcpu *c, const struct insn *i)
 	memcpy(fx, image, fx_size(c));
 	clear_padding(fx);
 	fpu_set_control(fx, fx_get16(fx, FX_FCW), fx_get16(fx, FX_FSW));
-	set_pointers(fx, fx_get32(fx, FX_FIP), fx_get16(fx, FX_FCS), fx_get16(fx, FX_FOP),
-		     fx_get32(fx, FX_FDP), fx_get16(fx, FX_FDS));
+	fpu_set_pointers(fx, fx_get32(fx, FX_FIP), fx_get16(fx, FX_FCS), fx_get16(fx, FX_FOP),
+			 fx_get32(fx, FX_FDP), fx_get16(fx, FX_FDS));
 	return INSN_NEXT;
 }

@@ -228,6 +228,9 @@ int fpu_fxrstor(struct vcpu *c, const struct insn *i);
 
 /* Gives FCW and FSW; ES and B are made to follow from the flags and masks. */
 void fpu_set_control(uint8_t *fx, uint32_t fcw, uint32_t fsw);
+/* FIP, FCS, FOP, FDP and FDS. Also for whoever has stored the unit while it was live: a host FXSAVE has host
+ * addresses in these fields, or zeros. */
+void fpu_set_pointers(uint8_t *fx, uint32_t fip, uint32_t fcs, uint32_t fop, uint32_t fdp, uint32_t fds);
 /* TOP = 0, all registers full. */
 void fpu_enter_mmx(uint8_t *fx);
 
