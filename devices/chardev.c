@@ -77,7 +77,6 @@ struct chardev {
 	bool connected; /* there is, or may be, a reader */
 	bool dead;	/* output failed for good */
 	bool terminal;
-	char *socket_path; /* to be removed at close */
 
 	struct ring output, input;
 	bool pressed;	 /* chardev_room has said 0 */
@@ -514,7 +513,8 @@ static int open_pty(struct chardev *cd, char *err, size_t errlen)
 	return 0;
 }
 
-/* A socket file that nobody answers at is left over from a run that was killed. */
+/* A socket file that nobody answers at is left over from an earlier run: the sandbox, which still holds when
+ * a run ends, lets us remove no files. */
 static void remove_stale_socket(const struct sockaddr_un *addr)
 {
 	int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -536,7 +536,6 @@ static int open_unix_server(struct chardev *cd, const struct sockaddr_un *addr, 
 	remove_stale_socket(addr);
 	if (bind(cd->listen_fd, (const struct sockaddr *)addr, sizeof *addr) < 0)
 		return open_failed(err, errlen, addr->sun_path);
-	cd->socket_path = strdup(addr->sun_path);
 	if (listen(cd->listen_fd, 1) < 0)
 		return open_failed(err, errlen, addr->sun_path);
 	if (wait) {
@@ -736,9 +735,6 @@ void chardev_close(struct chardev *cd)
 		close(cd->out.fd);
 	if (cd->listen_fd >= 0)
 		close(cd->listen_fd);
-	if (cd->socket_path)
-		unlink(cd->socket_path);
-	free(cd->socket_path);
 	free(cd->output.data);
 	free(cd->input.data);
 	free(cd);

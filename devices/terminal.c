@@ -16,6 +16,7 @@
 
 static struct termios saved, raw;
 static volatile sig_atomic_t raw_fd = -1;
+static pid_t own_group;
 
 void chardev_restore_terminal(void)
 {
@@ -34,7 +35,7 @@ static void on_fatal_signal(int sig)
 static void on_continue(int sig)
 {
 	(void)sig;
-	if (raw_fd >= 0 && tcgetpgrp(raw_fd) == getpgrp())
+	if (raw_fd >= 0 && tcgetpgrp(raw_fd) == own_group)
 		tcsetattr(raw_fd, TCSANOW, &raw);
 }
 
@@ -55,7 +56,8 @@ void terminal_raw(int fd)
 	static bool registered;
 
 	/* Changing a terminal from the background would stop us. */
-	if (!isatty(fd) || tcgetpgrp(fd) != getpgrp() || tcgetattr(fd, &saved) < 0)
+	own_group = getpgrp();
+	if (!isatty(fd) || tcgetpgrp(fd) != own_group || tcgetattr(fd, &saved) < 0)
 		return;
 	raw = saved;
 	raw.c_iflag &= ~(tcflag_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
