@@ -1,6 +1,5 @@
-/* main.c - from the command line to the exit status. */
+/* main.c - from the command line to the exit status. The terminal is devices/terminal.c's business. */
 #include <errno.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,31 +25,6 @@ __attribute__((format(printf, 2, 3))) static int fail(int status, const char *fm
 	va_end(ap);
 	fputc('\n', stderr);
 	return status;
-}
-
-/* ------------------------------------------------------------------ the terminal, however we die */
-
-static void on_fatal_signal(int sig)
-{
-	chardev_restore_terminal();
-	signal(sig, SIG_DFL);
-	raise(sig);
-}
-
-/* Before the run loop: it takes over what it needs, and calls the hook for what it cannot handle. */
-static void guard_terminal(void)
-{
-	static const int fatal[] = {SIGHUP, SIGINT,  SIGQUIT, SIGILL, SIGABRT, SIGBUS,
-				    SIGFPE, SIGSEGV, SIGTERM, SIGSYS, SIGXCPU, SIGXFSZ};
-	struct sigaction sa = {.sa_handler = on_fatal_signal,
-			       .sa_flags = SA_ONSTACK | SA_NODEFER | SA_RESETHAND};
-
-	sigemptyset(&sa.sa_mask);
-	for (unsigned i = 0; i < sizeof fatal / sizeof fatal[0]; i++)
-		sigaction(fatal[i], &sa, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	atexit(chardev_restore_terminal);
-	machine_set_fatal_hook(chardev_restore_terminal);
 }
 
 /* ------------------------------------------------------------------ files that must be open before the guest
@@ -157,6 +131,5 @@ int main(int argc, char **argv)
 		options_print_log_categories(stdout);
 	if (o.help || o.version || o.log_help)
 		return fflush(stdout) ? EXIT_USAGE : EXIT_POWEROFF;
-	guard_terminal();
 	return run(&o);
 }

@@ -320,7 +320,7 @@ static const struct {
 	{EXIT_IMAGE, "kernel, initrd or symbol file is missing, damaged, of the wrong kind or too big"},
 	{EXIT_TRIPLE_FAULT, "the guest crashed (triple fault) and -no-reboot was given"},
 	{EXIT_INTERNAL, "bt86 could not get what it needs from the host, or failed"},
-	{EXIT_INTERRUPTED, "SIGINT, SIGTERM or SIGHUP"},
+	{EXIT_INTERRUPTED, "SIGINT; another signal N gives 128 + N: SIGHUP 129, SIGTERM 143"},
 };
 
 static const struct {
