@@ -109,12 +109,12 @@ static int decode_at(struct vcpu *c, uint32_t lin, bool code32, struct cached *e
 /* Host address of the instruction, when its page is in the TLB as executable. */
 static inline const uint8_t *fetch_ptr(struct vcpu *c, uint32_t lin)
 {
-	const struct tlb_entry *t = &mem_tlb(c->mem)->e[c->cpl == 3][(lin >> PAGE_SHIFT) % TLB_SIZE];
+	const struct tlb_entry *t = interp_tlb(c, lin);
 
 	return t->xtag == ((lin & PAGE_MASK) | 1u) ? (const uint8_t *)(t->add + lin) : NULL;
 }
 
-static struct cached *fetch_slow(struct vcpu *c, uint32_t lin)
+static __attribute__((noinline)) struct cached *fetch_slow(struct vcpu *c, uint32_t lin)
 {
 	bool code32 = cpu_code32(c);
 	struct cached *e = &uncached;
@@ -129,7 +129,7 @@ static struct cached *fetch_slow(struct vcpu *c, uint32_t lin)
 }
 
 /* The instruction at CS:EIP, or NULL with an exception recorded. */
-static inline struct cached *fetch(struct vcpu *c)
+static inline __attribute__((always_inline)) struct cached *fetch(struct vcpu *c)
 {
 	uint32_t lin = c->seg[CS].base + c->eip;
 	struct cached *e = &cache[lin % CACHE_SIZE];
@@ -187,7 +187,7 @@ static inline int finish(struct vcpu *c, const struct cached *e, int r)
 }
 
 /* The same with TF, RF or a breakpoint on. */
-static int step_slow(struct vcpu *c)
+static __attribute__((noinline)) int step_slow(struct vcpu *c)
 {
 	bool stepping = c->sysflags & FL_TF;
 	struct cached *e;

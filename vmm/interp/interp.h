@@ -45,6 +45,12 @@ static inline unsigned interp_acc(const struct vcpu *c)
 	return c->cpl == 3 ? ACC_USER : 0;
 }
 
+/* The TLB entry for lin at the current privilege. struct mem begins with its TLB (mem.h), which saves a call here. */
+static inline const struct tlb_entry *interp_tlb(const struct vcpu *c, uint32_t lin)
+{
+	return &((const struct soft_tlb *)(const void *)c->mem)->e[c->cpl == 3][(lin >> PAGE_SHIFT) % TLB_SIZE];
+}
+
 /* Offset of the memory operand, wrapped to the address size. */
 static inline uint32_t interp_ea(const struct vcpu *c, const struct insn *i)
 {
@@ -110,7 +116,7 @@ static inline int interp_rmw(struct vcpu *c, unsigned seg, uint32_t off, unsigne
 
 	if (interp_linear(c, seg, off, size, true, lin))
 		return -1;
-	t = &mem_tlb(c->mem)->e[c->cpl == 3][(*lin >> PAGE_SHIFT) % TLB_SIZE];
+	t = interp_tlb(c, *lin);
 	if (likely(t->wtag == ((*lin & PAGE_MASK) | 1u) && (*lin & 0xfffu) <= PAGE_SIZE - size))
 		return 0;
 	return mem_probe(c, *lin, size, ACC_WRITE | interp_acc(c));

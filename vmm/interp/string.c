@@ -112,7 +112,7 @@ static uint8_t *page_ptr(struct vcpu *c, unsigned seg, uint32_t off, bool write,
 {
 	const struct seg *s = &c->seg[seg];
 	uint32_t lin = s->base + off, left = PAGE_SIZE - (lin & ~PAGE_MASK);
-	const struct tlb_entry *t = &mem_tlb(c->mem)->e[c->cpl == 3][(lin >> PAGE_SHIFT) % TLB_SIZE];
+	const struct tlb_entry *t = interp_tlb(c, lin);
 
 	if (s->limit != 0xffffffffu || (s->attr & (SEG_P | SEG_CODE | SEG_RW | SEG_DC)) != (SEG_P | SEG_RW))
 		return NULL;
