@@ -200,7 +200,7 @@ static int load_kernel(struct boot *b, const struct boot_config *cfg)
 		return boot_fail(b, "this build has no demo guest");
 	b->kernel.name = strdup("demo");
 	b->kernel.data = bt86_demo_image_start;
-	b->kernel.size = (uint64_t)(bt86_demo_image_end - bt86_demo_image_start);
+	b->kernel.size = (uintptr_t)bt86_demo_image_end - (uintptr_t)bt86_demo_image_start;
 	return b->kernel.name ? 0 : boot_fail(b, "out of memory");
 }
 

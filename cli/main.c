@@ -41,6 +41,7 @@ static void write_stats(struct machine *m, const struct options *o, FILE *out)
 {
 	struct stat_row rows[STATS_ROWS];
 	unsigned n;
+	int rc;
 
 	if (!out)
 		return;
@@ -49,7 +50,10 @@ static void write_stats(struct machine *m, const struct options *o, FILE *out)
 		stats_print_json(out, rows, n);
 	else
 		stats_print_text(out, rows, n, "\n");
-	if (out != stderr ? fclose(out) : fflush(out))
+	rc = fflush(out);
+	if (out != stderr)
+		rc |= fclose(out);
+	if (rc)
 		fail(0, "cannot write statistics: %s", strerror(errno));
 }
 
