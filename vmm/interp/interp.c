@@ -162,13 +162,19 @@ void interp_flush(struct vcpu *c)
 
 /* What the current instruction did that matters to debug traps. */
 static struct {
-	bool entered;	 /* a handler or task was entered, or RF loaded */
+	bool entered;	 /* a handler or task was entered */
+	bool loaded_rf;
 	bool hold_traps; /* MOV SS, POP SS: traps wait for the next instruction */
 } note;
 
 void interp_entered(void)
 {
-	note.entered = true;
+	note.entered = note.loaded_rf = true;
+}
+
+void interp_loaded_rf(void)
+{
+	note.loaded_rf = true;
 }
 
 void interp_shadow(struct vcpu *c, bool stack_segment)
@@ -194,7 +200,7 @@ static __attribute__((noinline)) int step_slow(struct vcpu *c)
 	uint32_t dr6;
 	int r;
 
-	note.entered = note.hold_traps = false;
+	note.entered = note.loaded_rf = note.hold_traps = false;
 	if (!(c->sysflags & FL_RF)) {
 		dr6 = debug_exec_hit(c, c->seg[CS].base + c->eip);
 		if (dr6) {
@@ -209,7 +215,7 @@ static __attribute__((noinline)) int step_slow(struct vcpu *c)
 		return interp_deliver_exception(c);
 	}
 	/* RF lasts for one instruction; a repeated one is not over before its last element. */
-	if (!note.entered && (r == INSN_NEXT || c->eip != e->lin - c->seg[CS].base))
+	if (!note.loaded_rf && (r == INSN_NEXT || c->eip != e->lin - c->seg[CS].base))
 		c->sysflags &= ~FL_RF;
 	finish(c, e, r);
 	if (note.hold_traps)

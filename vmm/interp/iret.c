@@ -17,7 +17,7 @@ static uint32_t iret_mask(const struct vcpu *c, unsigned cpl, unsigned opsize)
 static void take_flags(struct vcpu *c, uint32_t fl, uint32_t may)
 {
 	cpu_set_eflags(c, (cpu_eflags(c) & ~may) | (fl & may));
-	interp_entered();
+	interp_loaded_rf();
 }
 
 static int pop_frame(struct vcpu *c, uint32_t *sp, unsigned opsize, uint32_t v[3])
@@ -110,7 +110,7 @@ static int iret_to_v86(struct vcpu *c, uint32_t sp, const uint32_t v[3])
 		c->seg[order[k]] = seg_v86((uint16_t)sel[k]);
 	c->gpr[ESP] = esp;
 	c->eip = v[0];
-	interp_entered();
+	interp_loaded_rf();
 	return INSN_JUMPED;
 }
 
