@@ -12,9 +12,9 @@
 #define OPCODE_HLT 0xf4u
 
 /* A 16-bit program: code16 "text" assembled, copied to SEGMENT:0. */
-#define PROGRAM(name, text)                                                                                    \
-	__asm__(".pushsection .snippets, \"awx\"\n.balign 16\n" #name ":\n.code16\n" text                      \
-		"\nhlt\n.code32\n" #name "_end:\n.popsection");                                                \
+#define PROGRAM(name, text)                                                                                  \
+	__asm__(".pushsection .snippets, \"awx\"\n.balign 16\n" #name ":\n.code16\n" text                    \
+		"\nhlt\n.code32\n" #name "_end:\n.popsection");                                              \
 	extern const char name[], name##_end[]
 
 static void load(const char *start, const char *end)
@@ -51,24 +51,27 @@ static uint32_t opcode_at_ip(void)
 	return MEM8((out.cs << 4) + (out.eip & 0xffff));
 }
 
-#define ENDS_WELL(label, name)                                                                                 \
-	do {                                                                                                   \
-		go(0);                                                                                         \
-		check(label, out.vector << 8 | opcode_at_ip(), X_GP << 8 | OPCODE_HLT);                        \
+#define ENDS_WELL(label, name)                                                                               \
+	do {                                                                                                 \
+		go(0);                                                                                       \
+		check(label, out.vector << 8 | opcode_at_ip(), X_GP << 8 | OPCODE_HLT);                      \
 	} while (0)
 
-PROGRAM(addressing, "movw $0x10, %bx; movl $0x12345678, (%bx); movw 2(%bx), %ax; movw $0x20, %bp; movw $0x55aa, (%bp);"
-		    "movw %es:0x10, %cx; movw %fs:0x10, %dx; movw %gs:0x10, %si; movw %cs:0, %di");
+PROGRAM(addressing,
+	"movw $0x10, %bx; movl $0x12345678, (%bx); movw 2(%bx), %ax; movw $0x20, %bp; movw $0x55aa, (%bp);"
+	"movw %es:0x10, %cx; movw %fs:0x10, %dx; movw %gs:0x10, %si; movw %cs:0, %di");
 PROGRAM(far, "ljmp $0x2010, $0x20");
 PROGRAM(far_target, "movw %cs, %ax; lcall $0x2000, $0x240");
 PROGRAM(far_procedure, "movw %cs, %bx; popw %cx; popw %dx; pushw %dx; pushw %cx; lret");
-PROGRAM(segment_loads, "movw $0x3456, %ax; movw %ax, %es; pushw $0x3100; popw %ds; movw 0x10, %bx; lesw 0x20, %cx; "
-		       "movw $0x4100, %ax; movw %ax, %ss; movw $0x800, %sp; pushw %ax");
+PROGRAM(segment_loads,
+	"movw $0x3456, %ax; movw %ax, %es; pushw $0x3100; popw %ds; movw 0x10, %bx; lesw 0x20, %cx; "
+	"movw $0x4100, %ax; movw %ax, %ss; movw $0x800, %sp; pushw %ax");
 PROGRAM(addr32, "movl $0x10, %ebx; movl (%ebx), %eax; movl $0x0000fffe, %ecx; movw (%ecx), %dx");
 PROGRAM(limit, "movl $0x10000, %ebx; movb (%ebx), %al");
 PROGRAM(limit_word, "movw $0xffff, %bx; movw (%bx), %ax");
 PROGRAM(limit_stack, "movw $1, %sp; pushw %ax");
-PROGRAM(flags_iopl3, "cli; pushfw; popw %ax; sti; pushfw; popw %bx; pushw $0x0002; popfw; pushfw; popw %cx; sti");
+PROGRAM(flags_iopl3,
+	"cli; pushfw; popw %ax; sti; pushfw; popw %bx; pushw $0x0002; popfw; pushfw; popw %cx; sti");
 PROGRAM(iret_iopl3, "pushw $0x0202; pushw %cs; pushw $8; iretw; 1: nop; nop; nop");
 PROGRAM(do_cli, "cli");
 PROGRAM(do_sti, "sti");
@@ -97,7 +100,8 @@ PROGRAM(do_ud2, "ud2");
 PROGRAM(do_div, "xorw %cx, %cx; divw %cx");
 PROGRAM(do_div32, "xorl %ecx, %ecx; xorl %edx, %edx; divl %ecx");
 PROGRAM(reflected, "movw $0x1111, %ax; int $0x21; movw %bx, %cx; int $0x60; movw %bx, %dx");
-PROGRAM(handler21, "pushw %bp; movw %sp, %bp; movw 2(%bp), %si; movw 6(%bp), %di; popw %bp; movw %ax, %bx; incw %bx; iretw");
+PROGRAM(handler21, "pushw %bp; movw %sp, %bp; movw 2(%bp), %si; movw 6(%bp), %di; popw %bp; movw %ax, %bx; "
+		   "incw %bx; iretw");
 PROGRAM(handler60, "movw $0x6060, %bx; iretw");
 PROGRAM(string, "movw $0x100, %si; movw $0x200, %di; movw $8, %cx; cld; rep movsw");
 PROGRAM(string_wrap, "movw $0xfffc, %di; movw $4, %cx; movw $0xabcd, %ax; cld; rep stosw");
@@ -174,10 +178,10 @@ static void iopl_sensitive(void)
 		const char *name;
 		const char *start, *end;
 	} sensitive[] = {
-		{"cli", do_cli, do_cli_end},	     {"sti", do_sti, do_sti_end},
-		{"pushf", do_pushf, do_pushf_end},   {"popf", do_popf, do_popf_end},
+		{"cli", do_cli, do_cli_end},	      {"sti", do_sti, do_sti_end},
+		{"pushf", do_pushf, do_pushf_end},    {"popf", do_popf, do_popf_end},
 		{"pushfd", do_pushfd, do_pushfd_end}, {"popfd", do_popfd, do_popfd_end},
-		{"int", do_int, do_int_end},	     {"iret", do_iret, do_iret_end},
+		{"int", do_int, do_int_end},	      {"iret", do_iret, do_iret_end},
 	};
 
 	set_default_gate(0x60, 3);
@@ -193,12 +197,14 @@ static void iopl_sensitive(void)
 	check("  after cli", out.eax & 0xffff, 0x3002);
 	check("  after sti", out.ebx & 0xffff, 0x3202);
 	check("  after popf of 2: IOPL stays", out.ecx & 0xffff, 0x3002);
-	check("  eflags", out.eflags & (EFLAGS_VM | EFLAGS_IOPL | EFLAGS_IF), EFLAGS_VM | EFLAGS_IOPL | EFLAGS_IF);
+	check("  eflags", out.eflags & (EFLAGS_VM | EFLAGS_IOPL | EFLAGS_IF),
+	      EFLAGS_VM | EFLAGS_IOPL | EFLAGS_IF);
 	load(iret_iopl3, iret_iopl3_end);
 	in.eflags |= IOPL3;
 	go(0);
 	check("iret with IOPL 3", out.vector << 8 | opcode_at_ip(), X_GP << 8 | OPCODE_HLT);
-	check("  eflags", out.eflags & (EFLAGS_VM | EFLAGS_IOPL | EFLAGS_IF), EFLAGS_VM | EFLAGS_IOPL | EFLAGS_IF);
+	check("  eflags", out.eflags & (EFLAGS_VM | EFLAGS_IOPL | EFLAGS_IF),
+	      EFLAGS_VM | EFLAGS_IOPL | EFLAGS_IF);
 	check("  sp", out.esp, 0x1000);
 	load(do_int, do_int_end);
 	in.eflags |= IOPL3 | EFLAGS_CF;
@@ -239,12 +245,18 @@ static void faults(void)
 		const char *start, *end;
 		unsigned vector;
 	} cases[] = {
-		{"mov cr0", do_mov_cr, do_mov_cr_end, X_GP}, {"lgdt", do_lgdt, do_lgdt_end, X_GP},
-		{"clts", do_clts, do_clts_end, X_GP},	     {"sldt", do_sldt, do_sldt_end, X_UD},
-		{"str", do_str, do_str_end, X_UD},	     {"lar", do_lar, do_lar_end, X_UD},
-		{"lsl", do_lsl, do_lsl_end, X_UD},	     {"verr", do_verr, do_verr_end, X_UD},
-		{"arpl", do_arpl, do_arpl_end, X_UD},	     {"ud2", do_ud2, do_ud2_end, X_UD},
-		{"in", do_in, do_in_end, X_GP},		     {"out", do_out, do_out_end, X_GP},
+		{"mov cr0", do_mov_cr, do_mov_cr_end, X_GP},
+		{"lgdt", do_lgdt, do_lgdt_end, X_GP},
+		{"clts", do_clts, do_clts_end, X_GP},
+		{"sldt", do_sldt, do_sldt_end, X_UD},
+		{"str", do_str, do_str_end, X_UD},
+		{"lar", do_lar, do_lar_end, X_UD},
+		{"lsl", do_lsl, do_lsl_end, X_UD},
+		{"verr", do_verr, do_verr_end, X_UD},
+		{"arpl", do_arpl, do_arpl_end, X_UD},
+		{"ud2", do_ud2, do_ud2_end, X_UD},
+		{"in", do_in, do_in_end, X_GP},
+		{"out", do_out, do_out_end, X_GP},
 	};
 
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -327,7 +339,8 @@ static void monitor(void)
 	check("monitor: program ended", done, true);
 	check("  ints, irets", ints << 8 | irets, 0x202);
 	check("  cx dx", (out.ecx & 0xffff) << 16 | (out.edx & 0xffff), 0x11126060);
-	check("  what the handler saw", (out.esi & 0xffff) << 16 | (out.edi & 0xfcff & ~(EFLAGS_IOPL)), 5 << 16 | 2);
+	check("  what the handler saw", (out.esi & 0xffff) << 16 | (out.edi & 0xfcff & ~(EFLAGS_IOPL)),
+	      5 << 16 | 2);
 	check("  sp", out.esp, 0x1000);
 }
 
