@@ -172,6 +172,8 @@ struct mem {
 
 	struct mem_ops ops;
 	void *opaque;
+	void (*store_log)(void *opaque, uint64_t gpa, unsigned len);
+	void *store_log_opaque;
 	struct mem_stats stats;
 
 	/* ---- windows; all of it unused until mem_enable_windows */
@@ -318,6 +320,7 @@ uint64_t space_pde_gpa(const struct mem *m, const struct window *w, uint32_t slo
 struct leaf leaf_decode(const struct mem *m, const struct slot *sl, uint32_t index, uint64_t pte);
 struct leaf leaf_read(const struct mem *m, const struct slot *sl, uint32_t index);
 bool leaf_may_write(const struct window *w, const struct leaf *l);
+void note_wp0(struct window *w, uint32_t e, const struct leaf *l);
 enum sh_verdict sh_judge(const struct window *w, uint32_t e, const struct leaf *l);
 struct slot *slot_open(struct window *w, uint32_t slot, uint64_t pde);
 void slot_drop(struct window *w, uint32_t slot);

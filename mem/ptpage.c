@@ -97,6 +97,7 @@ static void table_entry_changed(struct window *w, uint32_t slot, uint32_t index,
 			queue_page(w, page);
 		return;
 	}
+	note_wp0(w, e, &l);
 	if (!window_current(w) || !l.ok || l.user != (w->kind == WIN_USER))
 		return;
 	if (!(e & SH_MAPPED) || (!(e & (SH_WRITE | SH_WPROT)) && leaf_may_write(w, &l)))

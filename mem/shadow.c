@@ -102,6 +102,14 @@ bool leaf_may_write(const struct window *w, const struct leaf *l)
 	return l->dirty && (l->write || (w->kind == WIN_SUPER && !w->m->mode.wp));
 }
 
+/* Called when e has been found to agree with the guest's entry: remembers that it does so only while CR0.WP
+ * is clear. */
+void note_wp0(struct window *w, uint32_t e, const struct leaf *l)
+{
+	if (!l->write && (e & (SH_WRITE | SH_WPROT)))
+		w->wp0 = true;
+}
+
 /* What the guest's entry means for shadow entry e. */
 enum sh_verdict sh_judge(const struct window *w, uint32_t e, const struct leaf *l)
 {
@@ -358,7 +366,8 @@ static int raise_run(struct window *w, uint32_t slot, uint32_t i, uint32_t n)
 	struct slot *sl = &w->slots[slot];
 	const uint32_t page = (slot << m->slot_shift) + i;
 
-	if (host_protect_rw(w, page, n) < 0)
+	/* A refusal a moment ago has emptied the window: nothing to raise, least of all the reservation. */
+	if (!(sl->sh[i] & SH_MAPPED) || host_protect_rw(w, page, n) < 0)
 		return -1;
 	for (uint32_t k = 0; k < n; k++) {
 		uint32_t gfn = sl->sh[i + k] >> PAGE_SHIFT;
@@ -438,24 +447,17 @@ static bool joins(struct window *w, const struct slot *sl, uint32_t i, int dist,
 	struct want b;
 
 	return wants(w, sl, i, &b) && b.raise == a->raise && b.writable == a->writable &&
-	       leaf_may_write(w, &b.l) == leaf_may_write(w, &a->l) &&
+	       b.l.write == a->l.write && b.l.dirty == a->l.dirty &&
 	       (a->raise || b.l.gfn == a->l.gfn + (uint32_t)dist);
 }
 
-/* Brings a page of an open slot to what the guest's entry allows, together with those neighbours that need
- * the same and can share the call. force: although the shadow entry says that nothing is to be done. */
-int shadow_fill(struct window *w, uint32_t page, bool force)
+static int fill_small(struct window *w, uint32_t slot, uint32_t index, bool force)
 {
-	struct mem *m = w->m;
-	const uint32_t slot = page >> m->slot_shift, index = page & (m->slot_pages - 1);
+	const struct mem *m = w->m;
 	struct slot *sl = &w->slots[slot];
 	uint32_t lo = index, hi = index + 1;
 	struct want a;
 
-	if (w->kind == WIN_SUPER && !m->mode.wp)
-		w->wp0 = true;
-	if (sl->large)
-		return fill_large(w, slot, index);
 	if (!wants(w, sl, index, &a)) {
 		if (!force || !a.l.ok || a.l.user != (w->kind == WIN_USER))
 			return 0;
@@ -468,6 +470,19 @@ int shadow_fill(struct window *w, uint32_t page, bool force)
 	if (a.raise)
 		return raise_run(w, slot, lo, hi - lo);
 	return map_run(w, slot, lo, hi - lo, a.l.gfn - (index - lo), leaf_may_write(w, &a.l));
+}
+
+/* Brings a page of an open slot to what the guest's entry allows, together with those neighbours that need
+ * the same and can share the call. force: although the shadow entry says that nothing is to be done. */
+int shadow_fill(struct window *w, uint32_t page, bool force)
+{
+	const uint32_t slot = page >> w->m->slot_shift, index = page & (w->m->slot_pages - 1);
+	struct slot *sl = &w->slots[slot];
+	const int r = sl->large ? fill_large(w, slot, index) : fill_small(w, slot, index, force);
+	const struct leaf l = leaf_read(w->m, sl, index);
+
+	note_wp0(w, sl->sh[index], &l);
+	return r;
 }
 
 /* ------------------------------------------------------------------ pages that have just become present */
@@ -606,8 +621,10 @@ static void check_page(struct run *r, uint32_t page)
 		return;
 	l = leaf_read(m, sl, i);
 	verdict = sh_judge(w, sl->sh[i], &l);
-	if (verdict == SH_KEEP)
+	if (verdict == SH_KEEP) {
+		note_wp0(w, sl->sh[i], &l);
 		return;
+	}
 	run_add(r, verdict, page);
 	if (verdict == SH_DROP && w == m->user && l.ok && l.user)
 		pend(w, page);

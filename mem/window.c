@@ -396,7 +396,7 @@ void mem_window_note_code(struct vcpu *c, struct window *w, uint32_t lin)
 
 	if (w->kind == WIN_PHYS || !window_current(w))
 		return;
-	if (sl->filled && !sl->doomed && (sl->sh[index] & (SH_CODE | SH_QUEUED)) == SH_CODE)
+	if (sl->filled && !sl->doomed && !sl->queued && (sl->sh[index] & (SH_CODE | SH_QUEUED)) == SH_CODE)
 		return;
 	/* A fetch from here has succeeded, so this does and A is set; unless the fetch went through a stale
 	 * TLB entry, and then the guest's flush will bring us here again. */

@@ -51,7 +51,7 @@ static struct {
 	uint64_t code_written_gpa;
 	unsigned code_written_len;
 
-	uint64_t outcomes[6], stale, checked;
+	uint64_t outcomes[6], stale, checked, mmio_calls;
 } t;
 
 /* ------------------------------------------------------------------ small things */
@@ -314,6 +314,7 @@ static void on_window_gone(void *opaque, struct window *w)
 static uint64_t on_mmio_read(void *opaque, uint64_t gpa, unsigned size)
 {
 	(void)opaque;
+	t.mmio_calls++;
 	CHECK(!is_ram(gpa) && size <= 4 && gpa % size == 0, "MMIO read at %" PRIx64, gpa);
 	return 0xffffffff;
 }
@@ -322,6 +323,7 @@ static void on_mmio_write(void *opaque, uint64_t gpa, uint64_t value, unsigned s
 {
 	(void)opaque;
 	(void)value;
+	t.mmio_calls++;
 	CHECK(!is_ram(gpa) && size <= 4 && gpa % size == 0, "MMIO write at %" PRIx64, gpa);
 }
 
@@ -719,6 +721,7 @@ static void do_soft_access(void)
 	const uint32_t lin = pick_lin();
 	const bool write = one_in(3), user = one_in(2), exact = t.n_history == 0;
 	struct xlat x;
+	const uint64_t mmio = t.mmio_calls;
 	uint32_t v = write ? unique_value() : 0;
 	int r;
 
@@ -734,13 +737,12 @@ static void do_soft_access(void)
 		ref_accessed(&x, write);
 	if (r < 0) {
 		check_fault(lin, &x);
-	} else if (x.fault || is_ram(x.gpa)) {
-		if (write)
-			check_written(lin, user, v);
-		else if (v != 0xffffffff || t.n_history == 0)
-			check_read(lin, user, v);
-		if (write && exact)
-			check_code_written(x.gpa, 4);
+	} else if (t.mmio_calls != mmio) {
+		CHECK(!x.fault && !is_ram(x.gpa), "%08x: taken for MMIO", lin);
+	} else if (write) {
+		check_code_written(check_written(lin, user, v), 4);
+	} else {
+		check_read(lin, user, v);
 	}
 	check_tables(exact);
 }
