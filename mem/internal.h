@@ -199,6 +199,7 @@ struct mem {
 
 	/* shadow tables */
 	uint32_t *sh_pool;
+	uint32_t sh_max; /* SHADOW_TABLES, or what a test allows */
 	uint32_t sh_free, sh_fresh,
 		sh_used; /* list of free tables (index + 1), never used ones from sh_fresh */
 

@@ -130,7 +130,7 @@ static uint32_t *table_alloc(struct mem *m)
 {
 	uint32_t *t;
 
-	while (m->sh_used == SHADOW_TABLES)
+	while (m->sh_used >= m->sh_max)
 		if (!window_evict_one(m))
 			return NULL;
 	m->sh_used++;

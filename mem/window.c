@@ -81,6 +81,7 @@ int mem_enable_windows(struct mem *m, char *err, size_t errlen)
 	m->vma_budget = VMA_BUDGET;
 	if (max_maps < VMA_BUDGET + 5000)
 		m->vma_budget = max_maps > 10000 ? max_maps - 5000 : max_maps / 2;
+	m->sh_max = SHADOW_TABLES;
 	m->mode = (struct paging_mode){.a20 = 0xffffffffu};
 	m->n_slots = 1024;
 	m->slot_pages = 1024;
@@ -335,6 +336,11 @@ static enum mem_fault map_page(struct window *w, uint32_t page, const struct wal
 		return MEM_FAULT_EMULATE;
 	if (w->kind == WIN_USER)
 		w->bases[page >> 10] = w->base;
+	if (write && m->trace[walk->gpa >> PAGE_SHIFT]) {
+		/* The page is the very table that maps it, which has just come under trace. */
+		m->stats.traced_writes++;
+		return MEM_FAULT_TRACED;
+	}
 	m->stats.hidden_faults++;
 	e = sl->sh[page & (m->slot_pages - 1)];
 	return (e & need) == need && e >> PAGE_SHIFT == walk->gpa >> PAGE_SHIFT ? MEM_FAULT_MAPPED
