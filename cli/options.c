@@ -175,7 +175,25 @@ static int set_stats(struct options *o, const struct option_row *row, const char
 		     size_t errlen)
 {
 	o->stats = true;
+	o->machine.count_insns = true;
 	return value ? set_file(o, row, value, err, errlen) : 0;
+}
+
+static int set_verify(struct options *o, const struct option_row *row, const char *value, char *err,
+		      size_t errlen)
+{
+	char *end;
+	unsigned long n = 1;
+
+	(void)row;
+	if (value) {
+		const char *digits = strncmp(value, "every=", 6) ? value : value + 6;
+		n = strtoul(digits, &end, 10);
+		if (*end || end == digits || n == 0 || n > 1000000000)
+			return FAIL("--verify '%s' is not 'every=N' with N from 1 to 1000000000", value);
+	}
+	o->machine.verify_every = (unsigned)n;
+	return 0;
 }
 
 static bool hex32(const char *s, char **end, uint32_t *v)
@@ -241,6 +259,8 @@ static const struct option_row option_table[] = {
 	 "System.map or ELF file with the guest's symbols, for --perf-map, -d and the monitor"},
 	{"bt-range", TAKES_VALUE, "LO-HI", set_bt_range, 0,
 	 "translate only code at linear addresses LO to HI (hexadecimal), interpret the rest"},
+	{"verify", MAY_TAKE_VALUE, "every=N", set_verify, 0,
+	 "run each (or every Nth) block in the interpreter too and stop at the first difference"},
 	{"help", TAKES_NOTHING, NULL, set_flag, AT(help), "print this and exit"},
 	{"version", TAKES_NOTHING, NULL, set_flag, AT(version), "print the version and exit"},
 };

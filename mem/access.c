@@ -85,7 +85,7 @@ static void tlb_fill(struct vcpu *c, uint32_t lin, unsigned acc, const struct wa
 	t->add = (uintptr_t)m->ram + (w->gpa & ~0xfffull) - (lin & PAGE_MASK);
 	t->rtag = tag;
 	t->xtag = w->nx ? 0 : tag;
-	t->wtag = may_write && w->dirty && !m->trace[w->gpa >> PAGE_SHIFT] ? tag : 0;
+	t->wtag = may_write && w->dirty && !m->trace[w->gpa >> PAGE_SHIFT] && !m->store_log ? tag : 0;
 }
 
 /* Finds where lin is; fills the TLB when it is RAM. */

@@ -67,6 +67,10 @@ uint8_t *mem_ptr(struct mem *m, uint64_t gpa, uint64_t len);
 void mem_phys_read(struct mem *m, uint64_t gpa, void *buf, uint64_t len);
 void mem_phys_write(struct mem *m, uint64_t gpa, const void *buf, uint64_t len);
 
+/* fn is called before every store that the VMM makes into RAM (not those of translated code), until fn is NULL again. For
+ * undoing what an interpreted block did (vmm/bt_verify.c). */
+void mem_set_store_log(struct mem *m, void (*fn)(void *opaque, uint64_t gpa, unsigned len), void *opaque);
+
 /* ------------------------------------------------------------------ page walk (SDM vol. 3A 4.1-4.8) */
 
 /* Access rights asked for. */
@@ -84,7 +88,7 @@ struct walk {
 	bool nx;	   /* not executable */
 	bool dirty;	   /* D bit of the final entry */
 	bool global;
-	uint64_t pde_gpa, pte_gpa; /* where the entries stand; pte_gpa 0 for a large page */
+	uint64_t pde_gpa, pte_gpa; /* where the entries stand; pte_gpa 0 for a large page (and for a table at 0) */
 };
 
 /* Translates a linear address. Sets A on every level, and D on a write, unless ACC_PEEK.

@@ -139,6 +139,8 @@ void ram_store(struct mem *m, uint64_t gpa, const void *buf, unsigned len)
 	uint8_t *trace = &m->trace[gpa >> PAGE_SHIFT];
 
 	assert(gpa_is_ram(m, gpa) && (gpa & ~PAGE_MASK) + len <= PAGE_SIZE);
+	if (m->store_log)
+		m->store_log(m->store_log_opaque, gpa, len);
 	if (*trace & TRACE_PT)
 		pt_store(m, gpa, buf, len);
 	else
@@ -191,6 +193,13 @@ void mem_phys_write(struct mem *m, uint64_t gpa, const void *buf, uint64_t len)
 		p += n;
 		len -= n;
 	}
+}
+
+void mem_set_store_log(struct mem *m, void (*fn)(void *opaque, uint64_t gpa, unsigned len), void *opaque)
+{
+	m->store_log = fn;
+	m->store_log_opaque = opaque;
+	tlb_flush(m);
 }
 
 const struct mem_stats *mem_get_stats(const struct mem *m)

@@ -268,6 +268,26 @@ bool class_ends_block(enum insn_class cl)
 	}
 }
 
+bool class_is_pure(enum insn_class cl, const struct insn *i)
+{
+	switch (cl) {
+	case CL_INTERP:
+	case CL_INTERP_END:
+	case CL_STI:
+	case CL_RDTSC:
+	case CL_SEG_LOAD:
+	case CL_INT:
+	case CL_IRET:
+	case CL_SYSENTER:
+	case CL_SYSEXIT:
+		return false;
+	case CL_IDENT: /* rdrand, rdseed */
+		return !(i->opmap == 1 && i->opcode == 0xc7 && i->mod == 3);
+	default:
+		return true;
+	}
+}
+
 bool insn_may_fault(const struct insn *i, enum insn_class cl)
 {
 	switch (cl) {

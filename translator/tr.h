@@ -63,6 +63,8 @@ struct tr {
 
 enum insn_class classify(const struct insn *i, uint32_t mode);
 bool class_ends_block(enum insn_class cl);
+/* Touches nothing but registers and memory: may be run twice and compared (--verify). */
+bool class_is_pure(enum insn_class cl, const struct insn *i);
 /* May raise an exception or leave the block: flags must be right before it. */
 bool insn_may_fault(const struct insn *i, enum insn_class cl);
 

@@ -141,7 +141,8 @@ void tr_landing_pad(struct tr *t, uint32_t ret)
 	t->e = c;
 	tr_jump_indirect(t, false);
 	t->e = hot;
-	check_r8(t, ret, flags_dead_at(t, ret), t->b->pad_miss);
+	/* In lockstep the flags are compared at block ends, dead or not. */
+	check_r8(t, ret, !translate_host.pure && flags_dead_at(t, ret), t->b->pad_miss);
 	if ((ret ^ t->b->eip) >> PAGE_SHIFT && !t->rq->chain_cross) {
 		struct host_mem slot = tr_slot(ret);
 		em_jmp_m(&t->e, &slot);
@@ -154,7 +155,7 @@ void tr_landing_pad(struct tr *t, uint32_t ret)
 static void decode_block(struct tr *t)
 {
 	const struct translate_request *rq = t->rq;
-	const unsigned max = rq->single ? 1 : 24;
+	unsigned max = rq->single ? 1 : 24;
 	unsigned at = 0;
 
 	while (t->n < max) {
@@ -184,6 +185,8 @@ static void decode_block(struct tr *t)
 		} else {
 			t->class[t->n] = (uint8_t)classify(in, rq->mode);
 		}
+		if (translate_host.pure && t->n > 0 && !class_is_pure((enum insn_class)t->class[t->n], in))
+			break;
 		t->b->side[t->n].guest = (uint8_t)at;
 		t->n++;
 		if (straddles && in->len > avail) {
@@ -191,12 +194,17 @@ static void decode_block(struct tr *t)
 			t->b->len2 = (uint16_t)(in->len - avail);
 		}
 		at += in->len;
+		if (translate_host.pure && t->n == 1 && !class_is_pure((enum insn_class)t->class[0], &t->insn[0]))
+			max = 1;
 		if (straddles || class_ends_block((enum insn_class)t->class[t->n - 1]) || at > 200)
 			break;
 	}
 	t->b->len = (uint16_t)at;
 	t->b->dep_len = (uint16_t)(at - t->b->len2);
 	t->b->ninsn = (uint8_t)t->n;
+	t->b->pure = true;
+	for (unsigned i = 0; i < t->n; i++)
+		t->b->pure = t->b->pure && class_is_pure((enum insn_class)t->class[i], &t->insn[i]);
 }
 
 /* Backwards: which arithmetic flags matter before each instruction. */

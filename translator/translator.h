@@ -69,6 +69,7 @@ struct translate_request {
 /* What the host CPU offers to emitted code. */
 struct translate_host {
 	bool bmi2;
+	bool pure;  /* blocks of more than one instruction have no callouts with effects outside registers and memory */
 	bool count; /* not the CPU's but the user's wish: emitted code counts the instructions it runs (hot.insns) */
 };
 extern struct translate_host translate_host;

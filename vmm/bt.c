@@ -282,17 +282,20 @@ static void execute(struct bt *bt)
 		bt->sole_super = sole;
 	}
 	bool fill = true, resume = false;
+	struct block *b = NULL;
 	for (;;) {
 		if (!resume) {
-			struct block *b = bt_find_block(bt, c->eip);
+			b = bt_find_block(bt, c->eip);
 			if (!b) {
 				if (!c->exc.pending)
 					bt_interp_one(bt);
 				return;
 			}
-			if (from && gen == bt->gen)
+			if (bt->verify)
+				verify_before(bt->verify, b);
+			else if (from && gen == bt->gen)
 				chain_to(bt, from, b);
-			if (fill || (from && from->by_table))
+			if (!bt->verify && (fill || (from && from->by_table)))
 				cache_table_set(&bt->k, bt->cur, c->eip, b);
 			c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->body);
 		}
@@ -308,6 +311,8 @@ static void execute(struct bt *bt)
 		bt->st.enters++;
 		int why = bt_enter(c);
 		atomic_store(&m->vcpu_in_guest, false);
+		if (bt->verify)
+			verify_after(bt->verify, b, why);
 		switch (why) {
 		case BT_EXIT_DIRECT:
 			bt->st.exits_direct++;
@@ -377,6 +382,10 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	bt->sole_super = true;
 	translate_init();
 	translate_host.count = m->cfg.count_insns;
+	if (m->cfg.verify_every) {
+		translate_host.pure = true;
+		bt->verify = verify_create(bt);
+	}
 	have_fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
 	if (cache_init(&bt->k, ARENA_BYTES, entry, err, errlen) < 0 || mem_enable_windows(m->mem, err, errlen) < 0) {
 		free(bt);
@@ -395,6 +404,7 @@ void bt_destroy(struct bt *bt)
 {
 	if (!bt)
 		return;
+	verify_destroy(bt->verify);
 	cache_destroy(&bt->k);
 	free(bt);
 }

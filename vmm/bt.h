@@ -41,6 +41,8 @@ struct bt {
 	uint64_t gen;	   /* counts up whenever blocks or mappings of code went away */
 	uint32_t stuck_eip, stuck_lin;
 	unsigned stuck;	   /* the same fault mapped again and again */
+	struct verify *verify; /* NULL unless asked for */
+	bool in_verify;	       /* the interpreter runs on trial: no effects outside RAM */
 	struct bt_stats st;
 };
 
@@ -61,6 +63,16 @@ void bt_window_gone(struct bt *bt, struct window *w);
 unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max);
 /* One interpreted instruction with its bookkeeping; resets the machine on a triple fault. */
 void bt_interp_one(struct bt *bt);
+
+/* ---- bt_verify.c: lockstep of the translator with the interpreter */
+struct verify;
+struct verify *verify_create(struct bt *bt);
+void verify_destroy(struct verify *v);
+/* The trial run did something that cannot be compared. */
+void verify_impure(struct verify *v);
+/* Before b runs: interprets it and takes it back. After: compares. Differences are reported and end the run. */
+void verify_before(struct verify *v, const struct block *b);
+void verify_after(struct verify *v, const struct block *b, int why);
 
 /* ---- run.c */
 void run_triple_fault(struct machine *m);

@@ -78,12 +78,23 @@ static void interp_loop(struct machine *m)
 
 static uint64_t ops_mmio_read(void *opaque, uint64_t gpa, unsigned size)
 {
-	return mmio_read(opaque, gpa, size);
+	struct machine *m = opaque;
+
+	if (m->vcpu.bt && m->vcpu.bt->in_verify) {
+		verify_impure(m->vcpu.bt->verify);
+		return 0;
+	}
+	return mmio_read(m, gpa, size);
 }
 
 static void ops_mmio_write(void *opaque, uint64_t gpa, uint64_t value, unsigned size)
 {
-	mmio_write(opaque, gpa, value, size);
+	struct machine *m = opaque;
+
+	if (m->vcpu.bt && m->vcpu.bt->in_verify)
+		verify_impure(m->vcpu.bt->verify);
+	else
+		mmio_write(m, gpa, value, size);
 }
 
 static void ops_code_written(void *opaque, uint64_t gpa, unsigned len)
@@ -164,6 +175,10 @@ int machine_run(struct machine *m)
 			fprintf(stderr, "bt86: %s\n", err);
 			return EXIT_INTERNAL;
 		}
+	}
+	if (interp_init(err, sizeof err) < 0) {
+		fprintf(stderr, "bt86: %s\n", err);
+		return EXIT_INTERNAL;
 	}
 	cpuid_set_counters(m, guest_counters, m);
 	mem_mode_changed(c);

@@ -42,6 +42,7 @@ struct machine_config {
 	bool debug_exit;
 	/* Bisecting and debugging of the translator. */
 	uint32_t bt_first, bt_last; /* only code at linear addresses in [bt_first, bt_last] is translated */
+	unsigned verify_every;	    /* 0: off; N: every Nth executed block is checked against the interpreter */
 	bool count_insns;	    /* translated code counts the instructions it runs, for --stats */
 	bool perf_map;		    /* write /tmp/perf-PID.map */
 };
