@@ -31,7 +31,7 @@ def main():
                 continue
         lines = count(bootlog.normalize(raw))
         first = first or lines
-        problems = bootlog.news(raw, arguments.kernel, arguments.build)
+        problems = bootlog.news(raw, arguments.kernel, arguments.build, busy=True)
         problems += [f"new: {line}" for line in lines if lines[line] > first.get(line, 0)]
         problems += [f"gone: {line}" for line in first if first[line] > lines.get(line, 0)]
         if not answer.startswith("100\n"):
