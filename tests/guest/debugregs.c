@@ -123,6 +123,7 @@ static void registers(void)
 	set_db7(DR7_GD);
 	user_mode();
 	expect_fault("general detect, cpl 3: #GP", &from_dr0, X_GP, 0);
+	run(&from_dr0); /* GD is still on, and only a #DB turns it off */
 	disarm();
 }
 

@@ -254,6 +254,8 @@ static void local_apic(void)
 	apic_write(APIC_INITIAL, 0);
 	start = apic_read(APIC_CURRENT);
 	check("  stopped", start, 0);
+	if (window() != DONE_VECTOR) /* a last one may have been on its way */
+		apic_write(APIC_EOI, 0);
 
 	/* masked: counts, but interrupts nobody */
 	apic_write(APIC_TIMER, 0x52 | LVT_MASKED);

@@ -3,14 +3,15 @@
 uint32_t page_directory[1024] __attribute__((aligned(4096)));
 uint32_t page_tables[MAPPED_TABLES][1024] __attribute__((aligned(4096)));
 
+/* Paging may be on, so no entry that is in use may be anything but itself for a moment. */
 void paging_reset(void)
 {
-	memset(page_directory, 0, sizeof(page_directory));
-	for (uint32_t i = 0; i < MAPPED_TABLES; i++) {
-		page_directory[i] = (uint32_t)page_tables[i] | PTE_ALL;
+	for (uint32_t i = 0; i < 1024; i++)
+		((volatile uint32_t *)page_directory)[i] =
+			i < MAPPED_TABLES ? (uint32_t)page_tables[i] | PTE_ALL : 0;
+	for (uint32_t i = 0; i < MAPPED_TABLES; i++)
 		for (uint32_t j = 0; j < 1024; j++)
-			page_tables[i][j] = i << 22 | j << 12 | PTE_ALL;
-	}
+			((volatile uint32_t *)page_tables[i])[j] = i << 22 | j << 12 | PTE_ALL;
 	if (get_cr0() & CR0_PG)
 		set_cr3(get_cr3());
 }
