@@ -32,25 +32,24 @@ __attribute__((constructor)) static void decoders_init(void)
 }
 
 static const bool offered[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
-	[ZYDIS_ISA_SET_I86] = true,	     [ZYDIS_ISA_SET_I186] = true,
-	[ZYDIS_ISA_SET_I286REAL] = true,     [ZYDIS_ISA_SET_I286PROTECTED] = true,
-	[ZYDIS_ISA_SET_I386] = true,	     [ZYDIS_ISA_SET_I486] = true,
-	[ZYDIS_ISA_SET_I486REAL] = true,     [ZYDIS_ISA_SET_PENTIUMREAL] = true,
-	[ZYDIS_ISA_SET_PENTIUMMMX] = true,   [ZYDIS_ISA_SET_PPRO] = true,
-	[ZYDIS_ISA_SET_CMOV] = true,	     [ZYDIS_ISA_SET_FCMOV] = true,
-	[ZYDIS_ISA_SET_FAT_NOP] = true,	     [ZYDIS_ISA_SET_LAHF] = true,
-	[ZYDIS_ISA_SET_RDPMC] = true,	     [ZYDIS_ISA_SET_X87] = true,
-	[ZYDIS_ISA_SET_FXSAVE] = true,	     [ZYDIS_ISA_SET_CLFSH] = true,
-	[ZYDIS_ISA_SET_PAUSE] = true,	     [ZYDIS_ISA_SET_PREFETCH_NOP] = true,
-	[ZYDIS_ISA_SET_SSE] = true,	     [ZYDIS_ISA_SET_SSEMXCSR] = true,
-	[ZYDIS_ISA_SET_SSE_PREFETCH] = true, [ZYDIS_ISA_SET_SSE2] = true,
-	[ZYDIS_ISA_SET_SSE2MMX] = true,	     [ZYDIS_ISA_SET_SSE3] = true,
-	[ZYDIS_ISA_SET_SSE3X87] = true,	     [ZYDIS_ISA_SET_SSSE3] = true,
-	[ZYDIS_ISA_SET_SSSE3MMX] = true,     [ZYDIS_ISA_SET_SSE4] = true,
-	[ZYDIS_ISA_SET_SSE42] = true,	     [ZYDIS_ISA_SET_AES] = true,
-	[ZYDIS_ISA_SET_PCLMULQDQ] = true,    [ZYDIS_ISA_SET_POPCNT] = true,
-	[ZYDIS_ISA_SET_MOVBE] = true,	     [ZYDIS_ISA_SET_RDRAND] = true,
-	[ZYDIS_ISA_SET_RDSEED] = true,
+	[ZYDIS_ISA_SET_I86] = true,	   [ZYDIS_ISA_SET_I186] = true,
+	[ZYDIS_ISA_SET_I286REAL] = true,   [ZYDIS_ISA_SET_I286PROTECTED] = true,
+	[ZYDIS_ISA_SET_I386] = true,	   [ZYDIS_ISA_SET_I486] = true,
+	[ZYDIS_ISA_SET_I486REAL] = true,   [ZYDIS_ISA_SET_PENTIUMREAL] = true,
+	[ZYDIS_ISA_SET_PENTIUMMMX] = true, [ZYDIS_ISA_SET_PPRO] = true,
+	[ZYDIS_ISA_SET_CMOV] = true,	   [ZYDIS_ISA_SET_FCMOV] = true,
+	[ZYDIS_ISA_SET_FAT_NOP] = true,	   [ZYDIS_ISA_SET_LAHF] = true,
+	[ZYDIS_ISA_SET_RDPMC] = true,	   [ZYDIS_ISA_SET_X87] = true,
+	[ZYDIS_ISA_SET_FXSAVE] = true,	   [ZYDIS_ISA_SET_CLFSH] = true,
+	[ZYDIS_ISA_SET_PAUSE] = true,	   [ZYDIS_ISA_SET_SSE] = true,
+	[ZYDIS_ISA_SET_SSEMXCSR] = true,   [ZYDIS_ISA_SET_SSE_PREFETCH] = true,
+	[ZYDIS_ISA_SET_SSE2] = true,	   [ZYDIS_ISA_SET_SSE2MMX] = true,
+	[ZYDIS_ISA_SET_SSE3] = true,	   [ZYDIS_ISA_SET_SSE3X87] = true,
+	[ZYDIS_ISA_SET_SSSE3] = true,	   [ZYDIS_ISA_SET_SSSE3MMX] = true,
+	[ZYDIS_ISA_SET_SSE4] = true,	   [ZYDIS_ISA_SET_SSE42] = true,
+	[ZYDIS_ISA_SET_AES] = true,	   [ZYDIS_ISA_SET_PCLMULQDQ] = true,
+	[ZYDIS_ISA_SET_POPCNT] = true,	   [ZYDIS_ISA_SET_MOVBE] = true,
+	[ZYDIS_ISA_SET_RDRAND] = true,	   [ZYDIS_ISA_SET_RDSEED] = true,
 };
 
 /* Instructions of an offered set (by Zydis' book-keeping) that the guest CPU does not have, or has only to
@@ -66,6 +65,8 @@ static bool guest_lacks(const ZydisDecodedInstruction *z)
 	case ZYDIS_MNEMONIC_SYSCALL:
 	case ZYDIS_MNEMONIC_SYSRET:
 		return true;
+	case ZYDIS_MNEMONIC_NOP:
+		return z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->opcode == 0x0d;
 	case ZYDIS_MNEMONIC_MOV: /* LOCK MOV CR0 is AMD's CR8 */
 		return z->opcode_map == ZYDIS_OPCODE_MAP_0F && (z->attributes & ZYDIS_ATTRIB_HAS_LOCK);
 	default:
@@ -73,10 +74,10 @@ static bool guest_lacks(const ZydisDecodedInstruction *z)
 	}
 }
 
-/* The set 0F 0D (PREFETCHW) comes under depends on the form; CPUs without 3DNow! run it as a no-operation. */
+/* PREFETCHW is 3DNow!'s, but CPUs without that run it as a no-operation. Its register form is undefined. */
 static bool is_prefetchw(const ZydisDecodedInstruction *z)
 {
-	return z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->opcode == 0x0d;
+	return z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->opcode == 0x0d && z->raw.modrm.mod != 3;
 }
 
 static void scan_prefixes(struct insn *o, bool code32)

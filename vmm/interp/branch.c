@@ -102,14 +102,15 @@ static int loop_if(struct vcpu *c, const struct insn *i, bool cond)
 	return INSN_JUMPED;
 }
 
-int op_loopne(struct vcpu *c, const struct insn *i)
+/* LOOPNE and LOOPE (E0, E1). A repeat prefix takes the place of the opcode's condition: the SDM is silent,
+ * silicon does. */
+int op_loop_zf(struct vcpu *c, const struct insn *i)
 {
-	return loop_if(c, i, !(c->flags & FL_ZF));
-}
+	bool equal = i->opcode & 1;
 
-int op_loope(struct vcpu *c, const struct insn *i)
-{
-	return loop_if(c, i, c->flags & FL_ZF);
+	if (i->prefix & (INSN_REP | INSN_REPNE))
+		equal = i->prefix & INSN_REP;
+	return loop_if(c, i, !(c->flags & FL_ZF) != equal);
 }
 
 int op_loop(struct vcpu *c, const struct insn *i)

@@ -77,7 +77,7 @@ static inline int interp_linear(struct vcpu *c, unsigned seg, uint32_t off, unsi
 	const struct seg *s = &c->seg[seg];
 
 	*lin = s->base + off;
-	if (likely(s->limit == 0xffffffffu &&
+	if (likely(s->limit == 0xffffffffu && off <= 0u - size &&
 		   (s->attr & (SEG_P | SEG_CODE | SEG_RW | SEG_DC)) == (SEG_P | SEG_RW) &&
 		   !((c->sysflags & FL_AC) | (c->dr[7] & 0xffu))))
 		return 0;

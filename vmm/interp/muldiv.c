@@ -126,82 +126,64 @@ int op_imul_gv_ev_iv(struct vcpu *c, const struct insn *i)
 }
 
 /* ------------------------------------------------------------------ decimal (SDM vol. 2A; not in 64-bit
- * mode) */
+ * mode)
+ *
+ * The host can't execute these. The flags that the SDM leaves open are those of the one addition or
+ * subtraction that the adjustment amounts to: silicon was asked.
+ */
 
-/* SF ZF PF of a byte, the rest of the arithmetic flags as given. */
-static void flags_of_byte(struct vcpu *c, uint8_t v, uint32_t rest)
+/* Flags of the adjustment fl, with CF and AF as the instruction defines them. */
+static void decimal_flags(struct vcpu *c, uint32_t fl, bool carry, bool adjust)
 {
-	uint32_t fl;
-
-	alu_test8(&fl, v, v);
-	c->flags = (fl & (FL_SF | FL_ZF | FL_PF)) | rest;
+	c->flags = (fl & ~(FL_CF | FL_AF)) | (carry ? FL_CF : 0) | (adjust ? FL_AF : 0);
 }
 
 int op_daa(struct vcpu *c, const struct insn *i)
 {
-	uint8_t old = reg8(c, EAX), al = old;
-	uint32_t fl = 0;
+	uint8_t al = reg8(c, EAX);
+	bool low = (al & 0xf) > 9 || (c->flags & FL_AF), high = al > 0x99 || (c->flags & FL_CF);
+	uint32_t fl;
 
 	(void)i;
-	if ((al & 0xf) > 9 || (c->flags & FL_AF)) {
-		al = (uint8_t)(al + 6);
-		fl |= FL_AF;
-	}
-	if (old > 0x99 || (c->flags & FL_CF)) {
-		al = (uint8_t)(al + 0x60);
-		fl |= FL_CF;
-	}
-	set_reg8(c, EAX, al);
-	flags_of_byte(c, al, fl);
+	set_reg8(c, EAX, alu_add8(&fl, al, (uint8_t)((low ? 6 : 0) + (high ? 0x60 : 0))));
+	decimal_flags(c, fl, high, low);
 	return INSN_NEXT;
 }
 
 int op_das(struct vcpu *c, const struct insn *i)
 {
-	uint8_t old = reg8(c, EAX), al = old;
-	uint32_t fl = 0;
+	uint8_t al = reg8(c, EAX);
+	bool low = (al & 0xf) > 9 || (c->flags & FL_AF), high = al > 0x99 || (c->flags & FL_CF);
+	uint32_t fl;
 
 	(void)i;
-	if ((al & 0xf) > 9 || (c->flags & FL_AF)) {
-		fl |= FL_AF;
-		if (old < 6 || (c->flags & FL_CF))
-			fl |= FL_CF;
-		al = (uint8_t)(al - 6);
-	}
-	if (old > 0x99 || (c->flags & FL_CF)) {
-		al = (uint8_t)(al - 0x60);
-		fl |= FL_CF;
-	}
-	set_reg8(c, EAX, al);
-	flags_of_byte(c, al, fl);
-	return INSN_NEXT;
-}
-
-static int ascii_adjust(struct vcpu *c, uint16_t by)
-{
-	uint16_t ax = reg16(c, EAX);
-	uint32_t fl = 0;
-
-	if ((ax & 0xf) > 9 || (c->flags & FL_AF)) {
-		ax = (uint16_t)(ax + by);
-		fl = FL_AF | FL_CF;
-	}
-	ax &= 0xff0f;
-	set_reg16(c, EAX, ax);
-	flags_of_byte(c, (uint8_t)ax, fl);
+	set_reg8(c, EAX, alu_sub8(&fl, al, (uint8_t)((low ? 6 : 0) + (high ? 0x60 : 0))));
+	decimal_flags(c, fl, high || (low && al < 6), low);
 	return INSN_NEXT;
 }
 
 int op_aaa(struct vcpu *c, const struct insn *i)
 {
+	uint16_t ax = reg16(c, EAX);
+	bool adjust = (ax & 0xf) > 9 || (c->flags & FL_AF);
+	uint32_t fl;
+
 	(void)i;
-	return ascii_adjust(c, 0x106);
+	set_reg16(c, EAX, alu_add16(&fl, ax, adjust ? 0x106 : 0) & 0xff0f);
+	decimal_flags(c, fl, adjust, adjust);
+	return INSN_NEXT;
 }
 
 int op_aas(struct vcpu *c, const struct insn *i)
 {
+	uint16_t ax = reg16(c, EAX);
+	bool adjust = (ax & 0xf) > 9 || (c->flags & FL_AF);
+	uint32_t fl;
+
 	(void)i;
-	return ascii_adjust(c, (uint16_t)-0x106);
+	set_reg16(c, EAX, alu_sub16(&fl, ax, adjust ? 0x106 : 0) & 0xff0f);
+	decimal_flags(c, fl, adjust, adjust);
+	return INSN_NEXT;
 }
 
 int op_aam(struct vcpu *c, const struct insn *i)
@@ -211,15 +193,14 @@ int op_aam(struct vcpu *c, const struct insn *i)
 	if (base == 0)
 		return cpu_raise(c, VEC_DE);
 	set_reg16(c, EAX, (uint16_t)(al / base << 8 | al % base));
-	flags_of_byte(c, (uint8_t)(al % base), 0);
+	alu_test8(&c->flags, (uint8_t)(al % base), 0xff);
 	return INSN_NEXT;
 }
 
 int op_aad(struct vcpu *c, const struct insn *i)
 {
-	uint8_t al = (uint8_t)(reg8(c, EAX) + reg8(c, 4 + EAX) * i->imm);
+	uint8_t tens = (uint8_t)(reg8(c, 4 + EAX) * i->imm);
 
-	set_reg16(c, EAX, al);
-	flags_of_byte(c, al, 0);
+	set_reg16(c, EAX, alu_add8(&c->flags, reg8(c, EAX), tens));
 	return INSN_NEXT;
 }

@@ -13,8 +13,7 @@ bool seg_holds(const struct seg *s, uint32_t off, unsigned size)
 
 		return off > s->limit && last <= top && last >= off;
 	}
-	/* In a 4 GiB segment an access may wrap around: so it does on silicon. */
-	return s->limit == 0xffffffffu || (last >= off && last <= s->limit);
+	return last >= off && last <= s->limit; /* an access that wraps around at 4 GiB faults too */
 }
 
 static bool type_allows(const struct vcpu *c, const struct seg *s, bool write)

@@ -31,16 +31,13 @@ int op_push_ev(struct vcpu *c, const struct insn *i)
 	return push(c, i->opsize, v);
 }
 
-/* Only the low 16 bits of the stack slot are written for a 32-bit push of a segment register. */
+/* A 32-bit push of a segment register may write 32 bits or 16 (SDM vol. 2B, PUSH): AMD's CPUs do the former,
+ * Intel's the latter. */
 int op_push_sreg(struct vcpu *c, const struct insn *i)
 {
 	unsigned r = i->opmap ? (i->opcode == 0xa0 ? FS : GS) : i->opcode >> 3 & 7u;
-	uint32_t to = (c->gpr[ESP] - i->opsize) & stack_mask(c);
 
-	if (interp_write16(c, SS, to, c->seg[r].sel))
-		return -1;
-	stack_set(c, to);
-	return INSN_NEXT;
+	return push(c, i->opsize, c->seg[r].sel);
 }
 
 int op_pop_r(struct vcpu *c, const struct insn *i)
@@ -85,25 +82,10 @@ int op_pop_sreg(struct vcpu *c, const struct insn *i)
 	return INSN_NEXT;
 }
 
-/* Checks that all of [sp - size, sp) can be written when it lies on two pages or ends of the segment. */
-static int probe_below(struct vcpu *c, uint32_t sp, unsigned size)
-{
-	uint32_t lin;
-	uint32_t low = (sp - size) & stack_mask(c);
-
-	if (low > (sp & stack_mask(c)) || (low & ~PAGE_MASK) + size <= PAGE_SIZE)
-		return 0;
-	if (interp_linear(c, SS, low, size, true, &lin))
-		return -1;
-	return mem_probe(c, lin, size, ACC_WRITE | interp_acc(c));
-}
-
 int op_pusha(struct vcpu *c, const struct insn *i)
 {
 	uint32_t sp = c->gpr[ESP];
 
-	if (probe_below(c, sp, 8u * i->opsize))
-		return -1;
 	for (unsigned r = EAX; r <= EDI; r++)
 		if (stack_push(c, &sp, i->opsize, c->gpr[r]))
 			return -1;
@@ -130,7 +112,7 @@ int op_enter(struct vcpu *c, const struct insn *i)
 	unsigned level = i->imm2 & 31u, size = i->opsize;
 	uint32_t mask = stack_mask(c), sp = c->gpr[ESP], bp = c->gpr[EBP], frame, v, lin;
 
-	if (probe_below(c, sp, size * (level + 1)) || stack_push(c, &sp, size, bp))
+	if (stack_push(c, &sp, size, bp))
 		return -1;
 	frame = sp;
 	for (unsigned k = 1; k < level; k++) {

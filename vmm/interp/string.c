@@ -120,6 +120,8 @@ static uint8_t *page_ptr(struct vcpu *c, unsigned seg, uint32_t off, bool write,
 		return NULL;
 	if (*bytes > left)
 		*bytes = left;
+	if (off > 0u - PAGE_SIZE) /* the end of the segment is near */
+		return NULL;
 	return (uint8_t *)(t->add + lin);
 }
 
@@ -234,7 +236,7 @@ static int ins(struct vcpu *c, const struct insn *i, unsigned size)
 	uint16_t port = reg16(c, EDX);
 	uint32_t lin, v;
 
-	if (io_check(c, port, size) || interp_rmw(c, ES, index_get(c, i, EDI), size, &lin))
+	if (interp_rmw(c, ES, index_get(c, i, EDI), size, &lin))
 		return -1;
 	v = pio_read(c->machine, port, size);
 	if (mem_write(c, lin, &v, size, interp_acc(c)))
@@ -248,7 +250,7 @@ static int outs(struct vcpu *c, const struct insn *i, unsigned size)
 	uint16_t port = reg16(c, EDX);
 	uint32_t v;
 
-	if (io_check(c, port, size) || read_element(c, i->seg, index_get(c, i, ESI), size, &v))
+	if (read_element(c, i->seg, index_get(c, i, ESI), size, &v))
 		return -1;
 	pio_write(c->machine, port, v, size);
 	index_step(c, i, ESI, size);
@@ -284,12 +286,13 @@ int op_lods(struct vcpu *c, const struct insn *i)
 	return repeat(c, i, lods, 0);
 }
 
+/* Whether the port may be used is asked even when nothing is repeated. */
 int op_ins(struct vcpu *c, const struct insn *i)
 {
-	return repeat(c, i, ins, 0);
+	return io_check(c, reg16(c, EDX), element_size(i)) ? -1 : repeat(c, i, ins, 0);
 }
 
 int op_outs(struct vcpu *c, const struct insn *i)
 {
-	return repeat(c, i, outs, 0);
+	return io_check(c, reg16(c, EDX), element_size(i)) ? -1 : repeat(c, i, outs, 0);
 }
