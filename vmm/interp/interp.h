@@ -454,9 +454,11 @@ static inline bool interp_stepping(const struct vcpu *c)
 /* Begins an interrupt shadow: STI, MOV SS and POP SS. After the latter two, debug traps wait one instruction
  * as well. */
 void interp_shadow(struct vcpu *c, bool stack_segment);
-/* The current instruction has entered a handler or task: no single-step trap after it, RF is as it was
- * loaded. */
+/* The current instruction has entered a handler or task: no single-step trap after it. */
 void interp_entered(void);
+/* It has loaded RF: leave that as it is for the next one. (interp_entered says so too.) */
+void interp_loaded_rf(void);
+
 /* PDPTEs of the page directory pointer table at cr3 into c->pdpte; #GP(0) for reserved bits (SDM vol.
  * 3A 4.4.1). */
 int pdptes_load(struct vcpu *c, uint32_t cr3);
