@@ -51,6 +51,7 @@ static void identification(void)
 	user_mode();
 	in.eax = 1;
 	expect_done("cpuid at cpl 3", &cpuid);
+	cpu_line();
 	check("  the same", out.edx, cpu_id(1, 0).edx);
 	run(&toggle_id);
 	check("EFLAGS.ID toggles", (out.eflags ^ out.eax) & EFLAGS_ID, EFLAGS_ID);
