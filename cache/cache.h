@@ -71,7 +71,6 @@ struct block {
 	uint8_t nexits;
 	bool valid;
 	bool pure;	    /* every instruction touches registers and memory only; what --verify may check */
-	bool flags_live;    /* reads arithmetic flags that it did not set */
 	uint32_t pad;	    /* arena offset of the landing pad, 0 if none */
 	uint32_t pad_miss;  /* arena offset of the pad's mismatch path */
 	struct exit_link exits[CACHE_MAX_EXITS];

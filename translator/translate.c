@@ -78,49 +78,16 @@ void tr_exit(struct tr *t, uint32_t patch, enum exit_kind kind, uint32_t target)
 	t->b->nexits++;
 }
 
-/* Are the arithmetic flags dead at eip, an address in the block's page that execution reaches after the block? Looks
- * at the instructions there; the block then depends on their bytes. */
-static bool flags_dead_at(struct tr *t, uint32_t eip)
-{
-	uint32_t at = eip - t->b->eip, wanted = FL_ARITH;
-	struct insn in;
-
-	if ((eip ^ t->b->eip) >> PAGE_SHIFT || eip < t->b->eip)
-		return false;
-	for (unsigned n = 0; n < 6 && at < t->rq->avail; n++) {
-		uint32_t r, w, u;
-		if (decode_insn(t->rq->code + at, t->rq->avail - at < 15 ? t->rq->avail - at : 15, true, &in) != DECODE_OK)
-			return false;
-		enum insn_class cl = classify(&in, t->rq->mode);
-		if (class_ends_block(cl) || insn_may_fault(&in, cl))
-			return false;
-		decode_flags(&in, &r, &w, &u);
-		at += in.len;
-		if (r & wanted)
-			return false;
-		wanted &= ~w;
-		if (!wanted) {
-			if (at > t->b->dep_len)
-				t->b->dep_len = (uint16_t)at;
-			return true;
-		}
-	}
-	return false;
-}
-
 /* Compares r8d with imm and branches away (to miss, an arena offset) when they differ.
- *   flags dead:   cmp r8d, imm; jne miss
- *   flags live:   mov r9, rcx; lea ecx, [r8-imm]; jrcxz 1f; mov rcx, r9; jmp miss; 1: mov rcx, r9 */
-static void check_r8(struct tr *t, uint32_t imm, bool dead, uint32_t miss)
+ *
+ *   mov r9, rcx; lea ecx, [r8-imm]; jrcxz 1f; mov rcx, r9; jmp miss; 1: mov rcx, r9
+ *
+ * A cmp would be shorter, but not only where the flags are dead at imm: when the comparison fails, control goes
+ * to another target, which may read them. */
+static void check_r8(struct tr *t, uint32_t imm, uint32_t miss)
 {
 	struct emitter *e = &t->e;
 
-	if (dead) {
-		em_modrm_reg(e, NULL, 0, false, (const uint8_t[]){0x81}, 1, ALU_CMP, R8);
-		em32(e, imm);
-		em_fix32(e, em_jcc32(e, 5), miss);
-		return;
-	}
 	em_mov_rr64(e, R9, RCX);
 	em_lea32(e, RCX, &(struct host_mem){.base = R8, .index = -1, .scale = 1, .disp = (int32_t)(0u - imm)});
 	uint32_t same = em_jrcxz8(e);
@@ -141,8 +108,7 @@ void tr_landing_pad(struct tr *t, uint32_t ret)
 	t->e = c;
 	tr_jump_indirect(t, false);
 	t->e = hot;
-	/* In lockstep the flags are compared at block ends, dead or not. */
-	check_r8(t, ret, !translate_host.pure && flags_dead_at(t, ret), t->b->pad_miss);
+	check_r8(t, ret, t->b->pad_miss);
 	if ((ret ^ t->b->eip) >> PAGE_SHIFT && !t->rq->chain_cross) {
 		struct host_mem slot = tr_slot(ret);
 		em_jmp_m(&t->e, &slot);
@@ -248,8 +214,7 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 	t.e = (struct emitter){.p = k->rw + k->hot, .base = k->rw, .limit = k->rw + k->cold};
 	decode_block(&t);
 	find_liveness(&t);
-	t.b->flags_live = t.live[0] & FL_ARITH;
-	check_r8(&t, rq->eip, !t.b->flags_live, CACHE_MISS_STUB);
+	check_r8(&t, rq->eip, CACHE_MISS_STUB);
 	t.b->body = em_off(&t.e);
 	if (translate_host.count)
 		count_insns(&t);
