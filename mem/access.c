@@ -164,7 +164,6 @@ int mem_probe(struct vcpu *c, uint32_t lin, unsigned len, unsigned acc)
 	const unsigned n = first_piece(lin, len);
 	uint64_t gpa;
 
-	acc |= ACC_WRITE;
 	if (translate(c, lin, acc, &gpa) < 0)
 		return -1;
 	return n < len ? translate(c, lin + n, acc, &gpa) : 0;

@@ -104,7 +104,8 @@ int mem_walk(struct vcpu *c, uint32_t lin, unsigned acc, struct walk *out);
 int mem_read(struct vcpu *c, uint32_t lin, void *buf, unsigned len, unsigned acc);
 int mem_write(struct vcpu *c, uint32_t lin, const void *buf, unsigned len, unsigned acc);
 
-/* Checks that len bytes at lin could be written (for read-modify-write priorities) without writing. */
+/* Checks that len bytes at lin may be accessed as acc says, without doing it: ACC_WRITE for the priorities of
+ * read-modify-write. */
 int mem_probe(struct vcpu *c, uint32_t lin, unsigned len, unsigned acc);
 
 /* One entry per (user, index): tag is lin & PAGE_MASK | 1 for a valid entry. add + lin is the host address.
