@@ -450,6 +450,57 @@ static void aliases(void)
 	paging_off();
 }
 
+/* Code pages swapped under PAE, by 4 KiB entries and by 2 MiB ones, invalidated by invlpg or by cr3. */
+#define PAE_POINTERS  (PLAYGROUND + 0x80000)
+#define PAE_DIRECTORY (PLAYGROUND + 0x81000)
+#define PAE_TABLE     (PLAYGROUND + 0x82000)
+#define PAE_LINEAR    0x02000000u
+#define PAE_LARGE_1   0x00a00000u
+#define PAE_LARGE_2   0x00c00000u
+
+static void pae_entries(void)
+{
+	volatile uint64_t *directory = (uint64_t *)PAE_DIRECTORY, *table = (uint64_t *)PAE_TABLE;
+	uint32_t wrong = 0;
+
+	if (!cpu_has(CPUID_PAE))
+		return;
+	memset((void *)PAE_POINTERS, 0, 0x3000);
+	MEM32(PAE_POINTERS) = PAE_DIRECTORY | PTE_P;
+	for (uint32_t i = 0; i < 16; i++)
+		directory[i] = i << 21 | PTE_PS | PTE_ALL;
+	emit_return(CODE_PAGE, 1);
+	emit_return(OTHER_FRAME, 2);
+	emit_return(PAE_LARGE_1, 3);
+	emit_return(PAE_LARGE_2, 4);
+	set_cr4(get_cr4() | CR4_PAE);
+	set_cr3(PAE_POINTERS);
+	set_cr0(get_cr0() | CR0_PG);
+	directory[PAE_LINEAR >> 21] = PAE_TABLE | PTE_ALL;
+	for (uint32_t i = 0; i < 1000; i++) {
+		/* the low half alone: the entry is never half of one frame and half of another */
+		*(volatile uint32_t *)table = (i & 1 ? OTHER_FRAME : CODE_PAGE) | PTE_ALL;
+		if (i & 2)
+			invlpg(PAE_LINEAR);
+		else
+			set_cr3(PAE_POINTERS);
+		wrong += call(PAE_LINEAR) != (i & 1) + 1;
+	}
+	check("frame swapped under the code, PAE", wrong, 0);
+	for (uint32_t i = 0; i < 1000; i++) {
+		*(volatile uint32_t *)&directory[PAE_LINEAR >> 21] =
+			(i & 1 ? PAE_LARGE_2 : PAE_LARGE_1) | PTE_PS | PTE_ALL;
+		if (i & 2)
+			invlpg(PAE_LINEAR);
+		else
+			set_cr3(PAE_POINTERS);
+		wrong += call(PAE_LINEAR) != (i & 1) + 3;
+	}
+	check("large page swapped under the code, PAE", wrong, 0);
+	set_cr0(get_cr0() & ~CR0_PG);
+	set_cr4(get_cr4() & ~CR4_PAE);
+}
+
 /* An unpacker: code that decodes what it then jumps to, twice over. */
 static void unpacker(void)
 {
@@ -499,5 +550,6 @@ void test(void)
 	boundaries();
 	unpacker();
 	aliases();
+	pae_entries();
 	many();
 }
