@@ -286,6 +286,22 @@ static void take_flags(struct insn *o, const ZydisDecodedInstruction *z)
 		o->fl_writes = 0;
 }
 
+/* XOP, VEX and EVEX are refused at their second byte, as by a CPU that knows none of them: what follows must
+ * not be fetched for their sake. */
+static bool is_vector_prefix(const uint8_t *p, unsigned avail)
+{
+	unsigned n = 0;
+
+	while (n < avail && (p[n] == 0x66 || p[n] == 0x67 || (p[n] & 0xe7) == 0x26 || (p[n] & 0xfe) == 0x64 ||
+			     p[n] == 0xf0 || (p[n] & 0xfe) == 0xf2))
+		n++;
+	if (avail - n < 2)
+		return false;
+	if (p[n] == 0x8f)
+		return p[n + 1] & 0x38;
+	return (p[n] == 0xc4 || p[n] == 0xc5 || p[n] == 0x62) && p[n + 1] >= 0xc0;
+}
+
 enum decode_result decode_insn(const uint8_t *p, unsigned avail, bool code32, struct insn *out)
 {
 	ZydisDecodedInstruction z;
@@ -294,7 +310,7 @@ enum decode_result decode_insn(const uint8_t *p, unsigned avail, bool code32, st
 
 	if (!ZYAN_SUCCESS(st)) {
 		if (st == ZYDIS_STATUS_NO_MORE_DATA)
-			return DECODE_MORE;
+			return is_vector_prefix(p, avail) ? DECODE_INVALID : DECODE_MORE;
 		return st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG ? DECODE_TOO_LONG : DECODE_INVALID;
 	}
 	if (z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || guest_lacks(&z) ||
