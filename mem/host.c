@@ -62,6 +62,8 @@ void host_wipe(struct window *w)
 		}
 	}
 	w->host_dirty = false;
+	if (w == w->m->phys)
+		w->m->phys_whole = false;
 	set_count(w, 0);
 }
 

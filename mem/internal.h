@@ -185,6 +185,7 @@ struct mem {
 	struct window *windows;	     /* [MAX_WINDOWS] */
 	struct window *user, *super; /* current */
 	struct window *phys;
+	bool phys_whole; /* all of RAM is mapped in it; false after the host has refused something */
 	uint64_t *bases; /* MAX_WINDOWS * 1024 */
 	struct slot *slots;
 	struct window *hash[SPACE_HASH];
@@ -192,6 +193,8 @@ struct mem {
 	unsigned n_user, n_super;
 	bool many_super;
 	uint32_t super_drops; /* slots dropped in favour of not creating another supervisor window */
+
+	uint32_t queue_max; /* QUEUE_MAX, or what a test allows */
 
 	/* host mappings */
 	uint32_t vmas, vma_budget;

@@ -523,7 +523,7 @@ void mem_map_pending(struct mem *m)
 
 static void push(struct window *w, uint32_t what)
 {
-	if (w->queued == QUEUE_MAX)
+	if (w->queued == w->m->queue_max)
 		w->queue_overflow = true;
 	else
 		w->queue[w->queued++] = what;

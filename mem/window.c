@@ -82,6 +82,7 @@ int mem_enable_windows(struct mem *m, char *err, size_t errlen)
 	if (max_maps < VMA_BUDGET + 5000)
 		m->vma_budget = max_maps > 10000 ? max_maps - 5000 : max_maps / 2;
 	m->sh_max = SHADOW_TABLES;
+	m->queue_max = QUEUE_MAX;
 	m->mode = (struct paging_mode){.a20 = 0xffffffffu};
 	m->n_slots = 1024;
 	m->slot_pages = 1024;
@@ -229,7 +230,7 @@ static bool phys_map_run(struct window *w, uint32_t page, uint32_t n, uint32_t g
 			k++;
 		if (k > start)
 			host_protect_ro(w, page + start, k - start);
-		if (!w->host_dirty)
+		if (!w->host_dirty) /* refused, and emptied */
 			return false;
 	}
 	return true;
@@ -238,7 +239,7 @@ static bool phys_map_run(struct window *w, uint32_t page, uint32_t n, uint32_t g
 /* While A20 is off, odd mebibytes show the even ones before them. */
 static void phys_map(struct window *w)
 {
-	const struct mem *m = w->m;
+	struct mem *m = w->m;
 	const uint32_t piece = m->mode.a20 == 0xffffffffu ? 1u << 20 : 1u << 8;
 
 	for (uint32_t page = 0; page < 1u << 20; page += piece) {
@@ -256,6 +257,7 @@ static void phys_map(struct window *w)
 			i += n ? n : 1;
 		}
 	}
+	m->phys_whole = true;
 }
 
 void phys_select(struct mem *m)
@@ -274,11 +276,9 @@ void phys_protect(struct mem *m, uint32_t gfn, bool writable)
 	struct window *w = m->phys;
 	const uint32_t a20 = ~m->mode.a20 >> PAGE_SHIFT;
 
-	/* host_dirty false: the window was emptied because the host refused; it is mapped again on a fault.
-	 */
 	if (!w || (gfn & a20))
 		return;
-	for (uint32_t alias = 0; alias <= a20 && w->host_dirty; alias += a20 ? a20 : 1) {
+	for (uint32_t alias = 0; alias <= a20 && m->phys_whole; alias += a20 ? a20 : 1) {
 		if (writable)
 			host_try_protect_rw(w, gfn | alias, 1);
 		else
@@ -295,8 +295,10 @@ static enum mem_fault phys_fault(struct window *w, uint32_t lin, bool write)
 		m->stats.mmio_faults++;
 		return MEM_FAULT_MMIO;
 	}
-	if (!w->host_dirty)
+	if (!m->phys_whole)
 		phys_map(w);
+	if (!m->phys_whole)
+		return MEM_FAULT_EMULATE;
 	if (write && m->trace[gpa >> PAGE_SHIFT] == TRACE_DIRTY)
 		mem_trace_remove(m, gpa, TRACE_DIRTY);
 	if (write && m->trace[gpa >> PAGE_SHIFT]) {

@@ -32,7 +32,7 @@ static struct {
 	struct vcpu *c;
 	struct mem *m;
 	uint64_t seed, rng;
-	uint32_t unique;
+	uint32_t unique, last_lin;
 	uint64_t step;
 
 	uint8_t pool[POOL_PAGES][PAGE_SIZE]; /* the model's copy */
@@ -479,6 +479,11 @@ static void do_twiddle(void)
 	uint64_t gpa = ((uint64_t)pick_table() << PAGE_SHIFT) + pick_entry_offset();
 	uint32_t v = word_now(gpa) ^ bits[below(sizeof bits)];
 
+	if (pae() && one_in(5)) {
+		v = word_now(gpa + 4) ^ 1u << 31; /* NX */
+		do_store(gpa + 4, &v, 4);
+		return;
+	}
 	do_store(gpa, &v, one_in(2) ? 1 : one_in(2) ? 2 : 4);
 }
 
@@ -551,22 +556,37 @@ static void do_mode(void)
 	check_tables(true);
 }
 
+static void do_trace(void);
+static uint32_t ram_word(uint64_t gpa);
+static uint32_t unique_value(void);
+
 static void do_paging_off(void)
 {
-	uint32_t lin = below(RAM) & ~3u, v = 0;
-	enum outcome r;
-
 	t.c->cr0 &= ~CR0_PG;
 	t.c->a20_mask = one_in(3) ? ~(1u << 20) : ~0u;
 	mem_mode_changed(t.c);
-	r = access_window(t.g, mem_window_user(t.m), lin, false, &v);
-	if (r == DONE)
-		CHECK(v == word_now(lin & t.c->a20_mask), "physical window shows the wrong page at %08x",
-		      lin);
-	else
-		CHECK(r == EMULATE || (r == MMIO && !is_ram(lin & t.c->a20_mask)),
-		      "physical window: outcome %d", r);
-	CHECK(mem_check(t.m, stderr, one_in(4)) == 0, "incoherent");
+	flushed();
+	for (unsigned i = 0; i < 20; i++) {
+		const uint32_t gfn = DATA_START + below(DATA_PAGES);
+		const uint32_t lin =
+			one_in(3) ? below(RAM) & ~3u : (gfn << PAGE_SHIFT) + (below(PAGE_SIZE) & ~3u);
+		const uint64_t gpa = lin & t.c->a20_mask;
+		const bool write = one_in(2) && !in_pool(gpa);
+		uint32_t v = write ? unique_value() : 0;
+		enum outcome r = access_window(t.g, mem_window_user(t.m), lin, write, &v);
+
+		if (r == MMIO || r == EMULATE) {
+			CHECK(r == EMULATE || !is_ram(gpa), "physical window: %08x taken for MMIO", lin);
+		} else {
+			CHECK(is_ram(gpa) && v == ram_word(gpa),
+			      "physical window shows the wrong page at %08x", lin);
+			CHECK(!write || (r == DONE) == !mem_traced(t.m, gpa),
+			      "physical window: trace ignored");
+		}
+		if (one_in(2))
+			do_trace();
+	}
+	CHECK(mem_check(t.m, stderr, true) == 0, "incoherent");
 	t.c->a20_mask = ~0u;
 	t.c->cr0 |= CR0_PG;
 	mem_mode_changed(t.c);
@@ -707,7 +727,7 @@ static void do_access(void)
 		bool wp = write && x.user && !user && !(t.c->cr0 & CR0_WP);
 		bool tables = !is_ram(x.pde_gpa) || (x.table && !is_ram(x.pte_gpa));
 
-CHECK(wp || tables || t.m->fail_n < fail_n, "%08x: needless emulation", lin);
+		CHECK(wp || tables || t.m->fail_n < fail_n, "%08x: needless emulation", lin);
 		break;
 	}
 	case OTHER_WINDOW:
@@ -720,13 +740,14 @@ CHECK(wp || tables || t.m->fail_n < fail_n, "%08x: needless emulation", lin);
 /* The software TLB's path. */
 static void do_soft_access(void)
 {
-	const uint32_t lin = pick_lin();
+	const uint32_t lin = one_in(3) ? t.last_lin : pick_lin();
 	const bool write = one_in(3), user = one_in(2), exact = t.n_history == 0;
 	struct xlat x;
 	const uint64_t mmio = t.mmio_calls;
 	uint32_t v = write ? unique_value() : 0;
 	int r;
 
+	t.last_lin = lin;
 	if (write && t.n_history + 2 > HISTORY)
 		load_space(t.space);
 	x = ref_now(lin, write, false, user);
@@ -752,7 +773,10 @@ static void do_soft_access(void)
 static void do_trace(void)
 {
 	uint32_t gfn = one_in(4) ? pick_table() : DATA_START + below(DATA_PAGES);
+	const struct xlat x = ref_now(t.last_lin, false, false, false);
 
+	if (one_in(3) && !x.fault && is_ram(x.gpa))
+		gfn = (uint32_t)(x.gpa >> PAGE_SHIFT);
 	if (t.code_traced[gfn] && one_in(2)) {
 		mem_trace_remove(t.m, (uint64_t)gfn << PAGE_SHIFT, TRACE_CODE);
 		t.code_traced[gfn] = 0;
@@ -768,7 +792,8 @@ static void do_note_code(void)
 {
 	const bool user = one_in(2), exact = t.n_history == 0;
 	struct window *w = user ? mem_window_user(t.m) : mem_window_super(t.m);
-	const uint32_t lin = pick_lin();
+	const uint32_t lin =
+		one_in(3) && noted_list_n ? noted_list[below(noted_list_n)] << PAGE_SHIFT : pick_lin();
 	const size_t at = (size_t)w->id << 20 | lin >> PAGE_SHIFT;
 	struct xlat x = ref_now(lin, false, true, user);
 	struct walk walk;
@@ -820,8 +845,19 @@ static void check_noted(void)
 	noted_list_n = n;
 }
 
+/* An address space gets another page directory: under PAE with the same CR3. */
+static void do_redirect(void)
+{
+	const unsigned s = below(N_SPACES);
+
+	t.dirs[s][pae() ? below(4) : 0] = pick_table();
+	load_space(s);
+}
+
 static void do_flush(void)
 {
+	if (one_in(12))
+		do_redirect();
 	if (one_in(2)) {
 		uint32_t lin = pick_page() << PAGE_SHIFT;
 
@@ -873,7 +909,7 @@ static void step(void)
 		mem_map_pending(t.m);
 		break;
 	case 11:
-		if (one_in(20)) {
+		if (t.seed % 3 && one_in(20)) {
 			t.m->fail_in = below(20);
 			t.m->fail_n = 1 + below(3);
 		}
@@ -919,6 +955,8 @@ static void setup(uint64_t seed)
 		t.m->rmap_max = 36000;
 	if (seed % 7 == 5)
 		t.m->sh_max = 80;
+	if (seed % 3 == 1)
+		t.m->queue_max = 2;
 	do_mode();
 	load_space(0);
 }
