@@ -183,6 +183,9 @@ int interp_run(struct vcpu *c, uint64_t n, bool stop_at_translatable);
 /* That state: flat 32-bit protected mode at CPL 0 or 3, not v8086, nothing to trap between instructions (TF, RF,
  * breakpoints, interrupt shadow, alignment checks). */
 bool cpu_translatable(const struct vcpu *c);
+/* Whether the model has this integer instruction (CPUID announces it); #UD otherwise. x87, MMX and SSE: always true. */
+struct insn;
+bool cpu_offers(const struct vcpu *c, const struct insn *i);
 /* Delivers c->exc, or an external interrupt vector, through the IDT. -1 on triple fault. */
 int interp_deliver_exception(struct vcpu *c);
 int interp_deliver_interrupt(struct vcpu *c, uint8_t vector);

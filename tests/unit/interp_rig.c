@@ -6,6 +6,7 @@
 
 struct vcpu rig;
 uint32_t rig_port, rig_port_value, rig_port_size;
+uint32_t rig_features = 0xffffffffu;
 uint32_t log_mask;
 
 void log_printf(enum log_cat cat, const char *fmt, ...)
@@ -34,7 +35,7 @@ void cpuid_query(const struct vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t
 {
 	(void)c;
 	for (unsigned k = 0; k < 4; k++)
-		out[k] = leaf * 0x100 + subleaf * 0x10 + k;
+		out[k] = leaf == 1 || leaf == 7 ? rig_features : leaf * 0x100 + subleaf * 0x10 + k;
 }
 
 uint32_t cpuid_cr4_allowed(const struct vcpu *c)

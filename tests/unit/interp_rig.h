@@ -37,6 +37,9 @@ extern struct vcpu rig;
 /* What the last pio_write and msr_write were told, and what the next reads give. */
 extern uint32_t rig_port, rig_port_value, rig_port_size;
 
+/* Every register of CPUID leaves 1 and 7. */
+extern uint32_t rig_features;
+
 /* Fresh state after RESET, memory zero. */
 void rig_reset(void);
 /* Flat 32-bit protected mode at CPL 0 (or 3) with a GDT, an IDT of interrupt gates to the stubs, a TSS; EIP at RIG_CODE,

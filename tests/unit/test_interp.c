@@ -556,6 +556,13 @@ static void test_breakpoints(void **state)
 	interp_step(&rig);
 	assert_int_equal(rig.gpr[EAX], 2);
 	assert_int_equal(rig.sysflags & FL_RF, 0);
+	/* nor is it seen on the instruction after mov ss */
+	rig_protected(0);
+	rig.dr[1] = RIG_CODE + 2;
+	rig.dr[7] = 0x400 | 0x8;
+	rig.gpr[EAX] = SEL_DATA0;
+	rig_run(2, 0x8e, 0xd0, 0x43);
+	assert_int_equal(rig.gpr[EBX], 1);
 	/* data: four bytes, writes */
 	rig_protected(0);
 	rig.dr[0] = RIG_DATA;
@@ -856,6 +863,20 @@ static void test_msr_time_cpuid(void **state)
 	assert_int_equal(rig.gpr[EDX], 0x423);
 }
 
+static void test_features(void **state)
+{
+	(void)state;
+	rig_protected(0);
+	rig_features = 0;
+	rig_run(1, 0x0f, 0x44, 0xc3); /* cmovz */
+	assert_int_equal(rig_vector(), VEC_UD);
+	rig_features = 0xffffffff;
+	interp_flush(&rig);
+	rig_protected(0);
+	rig_run(1, 0x0f, 0x44, 0xc3);
+	assert_int_equal(rig_vector(), -1);
+}
+
 /* IF and IOPL change by POPF as privilege allows; nothing is raised. */
 static void test_popf(void **state)
 {
@@ -953,6 +974,7 @@ int main(void)
 		cmocka_unit_test(test_io_bitmap),
 		cmocka_unit_test(test_sysenter),
 		cmocka_unit_test(test_msr_time_cpuid),
+		cmocka_unit_test(test_features),
 		cmocka_unit_test(test_popf),
 		cmocka_unit_test(test_enter),
 		cmocka_unit_test(test_bit_strings),

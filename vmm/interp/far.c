@@ -37,9 +37,11 @@ static int check_gate(struct vcpu *c, uint16_t sel, const struct desc *d)
 
 static int task_via(struct vcpu *c, uint16_t sel, struct desc *d, enum task_reason why, uint32_t next_eip)
 {
+	const struct task_event ev = {.why = why, .eip = next_eip, .eflags = cpu_eflags(c)};
+
 	if (desc_sys_type(d) == SYS_TASK_GATE)
-		return task_gate(c, d, why, next_eip, false, 0, 0);
-	return task_switch(c, sel, d, why, next_eip, false, 0, 0);
+		return task_gate(c, d, &ev);
+	return task_switch(c, sel, d, &ev);
 }
 
 /* The code segment that a call gate names, checked for CALL (inner levels allowed) or JMP. */

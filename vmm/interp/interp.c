@@ -49,7 +49,7 @@ static inline uint64_t load64(const uint8_t *p)
 	return v;
 }
 
-static void fill(struct cached *e, uint32_t lin, bool code32)
+static void fill(const struct vcpu *c, struct cached *e, uint32_t lin, bool code32)
 {
 	uint8_t bytes[16] = {0}, ones[16] = {0};
 
@@ -61,7 +61,7 @@ static void fill(struct cached *e, uint32_t lin, bool code32)
 	e->mask[1] = load64(ones + 8);
 	e->lin = lin;
 	e->code32 = code32;
-	e->fn = interp_handler(&e->i);
+	e->fn = cpu_offers(c, &e->i) ? interp_handler(&e->i) : op_ud;
 }
 
 /* Copies up to n instruction bytes from lin, not beyond its page. Returns how many, or -1 with #PF. */
@@ -97,7 +97,7 @@ static int decode_at(struct vcpu *c, uint32_t lin, bool code32, struct cached *e
 	}
 	switch (r) {
 	case DECODE_OK:
-		fill(e, lin, code32);
+		fill(c, e, lin, code32);
 		return 0;
 	case DECODE_INVALID:
 		return cpu_raise(c, VEC_UD);
@@ -162,9 +162,9 @@ void interp_flush(struct vcpu *c)
 
 /* What the current instruction did that matters to debug traps. */
 static struct {
-	bool entered;	 /* a handler or task was entered */
+	bool entered; /* a handler or task was entered */
 	bool loaded_rf;
-	bool hold_traps; /* MOV SS, POP SS: traps wait for the next instruction */
+	bool hold_traps; /* MOV SS, POP SS: debug exceptions wait until after the next instruction */
 } note;
 
 void interp_entered(void)
@@ -195,13 +195,13 @@ static inline int finish(struct vcpu *c, const struct cached *e, int r)
 /* The same with TF, RF or a breakpoint on. */
 static __attribute__((noinline)) int step_slow(struct vcpu *c)
 {
-	bool stepping = c->sysflags & FL_TF;
+	bool stepping = c->sysflags & FL_TF, held = note.hold_traps && c->shadow;
 	struct cached *e;
 	uint32_t dr6;
 	int r;
 
 	note.entered = note.loaded_rf = note.hold_traps = false;
-	if (!(c->sysflags & FL_RF)) {
+	if (!(c->sysflags & FL_RF) && !held) {
 		dr6 = debug_exec_hit(c, c->seg[CS].base + c->eip);
 		if (dr6) {
 			debug_raise(c, dr6);
@@ -258,8 +258,9 @@ int interp_step(struct vcpu *c)
 
 bool cpu_translatable(const struct vcpu *c)
 {
-	return (c->cr0 & CR0_PE) && !(c->sysflags & (FL_VM | FL_TF | FL_RF)) && (c->cpl == 0 || c->cpl == 3) &&
-	       cpu_code32(c) && cpu_stack32(c) && cpu_seg_flat(&c->seg[CS]) && !(c->dr[7] & 0xffu) && !c->shadow &&
+	return (c->cr0 & CR0_PE) && !(c->sysflags & (FL_VM | FL_TF | FL_RF)) &&
+	       (c->cpl == 0 || c->cpl == 3) && cpu_code32(c) && cpu_stack32(c) && cpu_seg_flat(&c->seg[CS]) &&
+	       !(c->dr[7] & 0xffu) && !c->shadow &&
 	       !((c->cr0 & CR0_AM) && (c->sysflags & FL_AC) && c->cpl == 3);
 }
 

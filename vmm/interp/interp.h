@@ -409,13 +409,18 @@ int return_protected(struct vcpu *c, uint16_t sel, uint32_t eip, uint32_t sp, un
 		     uint32_t release);
 
 enum task_reason { TASK_JUMP, TASK_CALL, TASK_INT, TASK_IRET };
-/* Switches to the task of TSS descriptor d (type and privilege checked by the caller, except for IRET's busy
- * bit). error: pushed on the new stack when has_error. */
-int task_switch(struct vcpu *c, uint16_t sel, struct desc *d, enum task_reason why, uint32_t next_eip,
-		bool has_error, uint32_t error, uint32_t ext);
+
+struct task_event {
+	enum task_reason why;
+	uint32_t eip, eflags; /* what the old task's TSS is to hold */
+	bool has_error;	      /* TASK_INT: error goes to the new task's stack */
+	uint32_t error;
+	uint32_t ext;
+};
+/* Switches to the task of TSS descriptor d, whose type and privilege the caller has checked. */
+int task_switch(struct vcpu *c, uint16_t sel, struct desc *d, const struct task_event *ev);
 /* Through a task gate: checks the TSS selector first. */
-int task_gate(struct vcpu *c, const struct desc *gate, enum task_reason why, uint32_t next_eip,
-	      bool has_error, uint32_t error, uint32_t ext);
+int task_gate(struct vcpu *c, const struct desc *gate, const struct task_event *ev);
 
 /* ------------------------------------------------------------------ interrupts (intr.c) */
 

@@ -191,6 +191,7 @@ static int enter_code(struct vcpu *c, const struct gate *g)
 static int enter_protected(struct vcpu *c, struct gate *g)
 {
 	struct desc d = {.addr = c->idtr.base + g->vector * 8u};
+	struct task_event ev;
 	unsigned type;
 	uint64_t raw;
 
@@ -208,8 +209,15 @@ static int enter_protected(struct vcpu *c, struct gate *g)
 		return cpu_raise_error(c, VEC_GP, idt_error(g));
 	if (!desc_present(&d))
 		return cpu_raise_error(c, VEC_NP, idt_error(g));
-	if (type == SYS_TASK_GATE)
-		return task_gate(c, &d, TASK_INT, g->eip, g->has_error, g->error, g->ext) < 0 ? -1 : 0;
+	if (type == SYS_TASK_GATE) {
+		ev = (struct task_event){.why = TASK_INT,
+					 .eip = g->eip,
+					 .eflags = frame_eflags(c, g->kind, g->vector),
+					 .has_error = g->has_error,
+					 .error = g->error,
+					 .ext = g->ext};
+		return task_gate(c, &d, &ev) < 0 ? -1 : 0;
+	}
 	g->size = type & 8 ? 4 : 2;
 	g->masks = !(type & 1);
 	g->cs_sel = (uint16_t)(d.lo >> 16);

@@ -72,6 +72,7 @@ static int iret_v86(struct vcpu *c, unsigned opsize)
 /* NT set: back to the task that the link of this one names. */
 static int iret_task(struct vcpu *c, uint32_t next_eip)
 {
+	struct task_event ev;
 	struct desc d;
 	uint16_t link;
 	unsigned type;
@@ -87,7 +88,8 @@ static int iret_task(struct vcpu *c, uint32_t next_eip)
 		return cpu_raise_error(c, VEC_TS, sel_error(link, 0));
 	if (!desc_present(&d))
 		return cpu_raise_error(c, VEC_NP, sel_error(link, 0));
-	return task_switch(c, link, &d, TASK_IRET, next_eip, false, 0, 0);
+	ev = (struct task_event){.why = TASK_IRET, .eip = next_eip, .eflags = cpu_eflags(c) & ~FL_NT};
+	return task_switch(c, link, &d, &ev);
 }
 
 /* CPL 0 to v8086: six more registers on the stack. */

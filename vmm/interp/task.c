@@ -212,42 +212,36 @@ static int load_cr3(struct vcpu *c, uint32_t cr3)
 	return 0;
 }
 
-/* Busy bits, back link, and TR: from here on there is no way back. */
-static int commit_old(struct vcpu *c, const struct seg *tss, struct desc *d, enum task_reason why,
-		      uint32_t eip)
-{
-	uint32_t old_flags = cpu_eflags(c);
-	struct desc old = {.addr = c->gdtr.base + (c->tr.sel & 0xfff8u)};
-	uint64_t raw;
-
-	if (why == TASK_IRET)
-		old_flags &= ~FL_NT;
-	/* A fault or trap through a task gate leaves RF in the frame as any other delivery would. */
-	if (save_task(c, eip, old_flags))
-		return -1;
-	if (why == TASK_JUMP || why == TASK_IRET) {
-		if (mem_read64(c, old.addr, &raw, ACC_READ))
-			return -1;
-		old.hi = (uint32_t)(raw >> 32);
-		if (desc_write_rights(c, &old, 0, 2))
-			return -1;
-	}
-	if ((why == TASK_CALL || why == TASK_INT) && mem_write16(c, tss->base, c->tr.sel, ACC_WRITE))
-		return -1;
-	if (why != TASK_IRET && desc_write_rights(c, d, 2, 0))
-		return -1;
-	c->tr = *tss;
-	c->tr.attr |= 2;
-	return 0;
-}
-
-/* Makes sure that what commit_old writes can be written. */
-static int probe_old(struct vcpu *c, const struct seg *tss)
+/* Makes sure that all commit writes can be written. */
+static int probe(struct vcpu *c, const struct seg *tss, const struct desc *old, const struct desc *new)
 {
 	unsigned len = c->tr.attr & 8 ? TSS32_LDT : TSS16_LDT;
 
-	if (mem_probe(c, c->tr.base, len, ACC_WRITE) || mem_probe(c, tss->base, 2, ACC_WRITE))
+	if (mem_probe(c, c->tr.base, len, ACC_WRITE) || mem_probe(c, tss->base, 2, ACC_WRITE) ||
+	    mem_probe(c, old->addr, 8, ACC_WRITE) || mem_probe(c, new->addr, 8, ACC_WRITE))
 		return -1;
+	return 0;
+}
+
+/* Old state saved, busy bits, back link, and TR: from here on there is no way back. */
+static int commit(struct vcpu *c, const struct seg *tss, struct desc *d, const struct task_event *ev)
+{
+	struct desc old = {.addr = c->gdtr.base + (c->tr.sel & 0xfff8u)};
+	bool nests = ev->why == TASK_CALL || ev->why == TASK_INT;
+	uint64_t raw;
+
+	if (probe(c, tss, &old, d) || mem_read64(c, old.addr, &raw, ACC_READ) ||
+	    save_task(c, ev->eip, ev->eflags))
+		return -1;
+	old.hi = (uint32_t)(raw >> 32);
+	if (!nests && desc_write_rights(c, &old, 0, 2))
+		return -1;
+	if (nests && mem_write16(c, tss->base, c->tr.sel, ACC_WRITE))
+		return -1;
+	if (ev->why != TASK_IRET && desc_write_rights(c, d, 2, 0))
+		return -1;
+	c->tr = *tss;
+	c->tr.attr |= 2;
 	return 0;
 }
 
@@ -261,19 +255,18 @@ static int push_error(struct vcpu *c, unsigned size, uint32_t error)
 	return 0;
 }
 
-int task_switch(struct vcpu *c, uint16_t sel, struct desc *d, enum task_reason why, uint32_t next_eip,
-		bool has_error, uint32_t error, uint32_t ext)
+int task_switch(struct vcpu *c, uint16_t sel, struct desc *d, const struct task_event *ev)
 {
 	struct seg tss = desc_to_seg(d, sel);
 	struct task t;
 	bool tss32 = tss.attr & 8;
 
 	if (tss.limit < (tss32 ? TSS32_LIMIT : TSS16_LIMIT))
-		return bad(c, VEC_TS, sel, ext);
-	if (read_task(c, &tss, &t) || probe_old(c, &tss) || commit_old(c, &tss, d, why, next_eip))
+		return bad(c, VEC_TS, sel, ev->ext);
+	if (read_task(c, &tss, &t) || commit(c, &tss, d, ev))
 		return -1;
 
-	if (why == TASK_CALL || why == TASK_INT)
+	if (ev->why == TASK_CALL || ev->why == TASK_INT)
 		t.eflags |= FL_NT;
 	c->cr0 |= CR0_TS;
 	c->dr[7] &= ~0x155u; /* L0-L3, LE */
@@ -281,30 +274,29 @@ int task_switch(struct vcpu *c, uint16_t sel, struct desc *d, enum task_reason w
 	memcpy(c->gpr, t.gpr, sizeof c->gpr);
 	c->eip = t.eip;
 	interp_entered();
-	if ((tss32 && load_cr3(c, t.cr3)) || load_segments(c, &t, ext))
+	if ((tss32 && load_cr3(c, t.cr3)) || load_segments(c, &t, ev->ext))
 		return -1;
-	if (has_error && push_error(c, tss32 ? 4 : 2, error))
+	if (ev->has_error && push_error(c, tss32 ? 4 : 2, ev->error))
 		return -1;
 	if (c->eip > c->seg[CS].limit)
-		return cpu_raise_error(c, VEC_GP, ext);
+		return cpu_raise_error(c, VEC_GP, ev->ext);
 	if (t.trap)
 		return debug_raise(c, 0x8000u); /* BT */
 	return INSN_JUMPED;
 }
 
-int task_gate(struct vcpu *c, const struct desc *gate, enum task_reason why, uint32_t next_eip,
-	      bool has_error, uint32_t error, uint32_t ext)
+int task_gate(struct vcpu *c, const struct desc *gate, const struct task_event *ev)
 {
 	uint16_t sel = (uint16_t)(gate->lo >> 16);
 	struct desc d;
 
 	if ((sel & 4) || !(sel & 0xfffcu))
-		return bad(c, VEC_GP, sel, ext);
-	if (desc_read(c, sel, VEC_GP, ext, &d))
+		return bad(c, VEC_GP, sel, ev->ext);
+	if (desc_read(c, sel, VEC_GP, ev->ext, &d))
 		return -1;
 	if (desc_sys_type(&d) != SYS_TSS16 && desc_sys_type(&d) != SYS_TSS32)
-		return bad(c, VEC_GP, sel, ext);
+		return bad(c, VEC_GP, sel, ev->ext);
 	if (!desc_present(&d))
-		return bad(c, VEC_NP, sel, ext);
-	return task_switch(c, sel, &d, why, next_eip, has_error, error, ext);
+		return bad(c, VEC_NP, sel, ev->ext);
+	return task_switch(c, sel, &d, ev);
 }
