@@ -61,15 +61,17 @@
 #define NO_GFN	    0xffffffffu
 
 /* A window's span and what separates it from the next: 4 GiB of addresses that nothing is ever mapped to. */
-#define WINDOW_SPAN    (1ull << 32)
-#define WINDOW_STRIDE  (2 * WINDOW_SPAN)
+#define WINDOW_SPAN   (1ull << 32)
+#define WINDOW_STRIDE (2 * WINDOW_SPAN)
 
-#define SH_MAPPED      0x01u /* the host maps it */
-#define SH_WRITE       0x02u /* ... writable */
-#define SH_WPROT       0x04u /* mapped read-only although the guest may write: traced, or was */
-#define SH_CODE	       0x08u /* mem_window_note_code */
-#define SH_QUEUED      0x10u
-#define SH_RMAP	       0x20u /* the reverse map of this entry's frame leads here */
+#define SH_MAPPED     0x01u /* the host maps it */
+#define SH_WRITE      0x02u /* ... writable */
+#define SH_WPROT      0x04u /* mapped read-only although the guest may write: traced, or was */
+#define SH_CODE	      0x08u /* mem_window_note_code */
+#define SH_QUEUED     0x10u
+#define SH_RMAP	      0x20u /* the reverse map of this entry's frame leads here */
+#define SH_HELD                                                                                              \
+	0x40u /* not mapped for the guest, but the host still has this frame there, without any right */
 #define SH_FLAGS       0xfffu
 
 #define SLOT_PAGES_MAX 1024u
@@ -84,6 +86,7 @@ struct slot {
 	bool doomed; /* the directory entry changed: to be dropped whole; its page table is no longer watched
 		      */
 	bool queued;
+	bool held; /* some entry has, or had, SH_HELD */
 };
 
 enum window_kind { WIN_FREE, WIN_PHYS, WIN_USER, WIN_SUPER };
@@ -280,13 +283,15 @@ void tlb_drop_writes(struct mem *m, uint64_t gfn);
 /* ---- host.c
  *
  * Pages are linear page numbers in w. Where the host refuses (too many mappings), other windows are given up,
- * then the contents of w; host_unmap and host_protect_ro thus always succeed. host_map and host_protect_rw
- * may fail, having emptied w; callers record the mapping only after success, and what takes rights away
- * before the call.
+ * then the contents of w; host_unmap, host_hold and host_protect_ro thus always succeed. host_map and
+ * host_protect may fail, having emptied w; callers record the mapping only after success, and what takes
+ * rights away before the call.
  */
+uintptr_t host_find_arena(uint64_t bytes); /* 0: none */
 int host_map(struct window *w, uint32_t page, uint32_t n, uint32_t gfn, bool writable);
 void host_unmap(struct window *w, uint32_t page, uint32_t n);
-int host_protect_rw(struct window *w, uint32_t page, uint32_t n);
+void host_hold(struct window *w, uint32_t page, uint32_t n); /* takes all rights, keeps the frames */
+int host_protect(struct window *w, uint32_t page, uint32_t n, bool writable); /* mapped or held pages */
 void host_protect_ro(struct window *w, uint32_t page, uint32_t n);
 bool host_try_protect_rw(struct window *w, uint32_t page, uint32_t n); /* gives up nothing */
 void host_wipe(struct window *w);

@@ -185,7 +185,7 @@ unsigned mem_traced(const struct mem *m, uint64_t gpa);
  *
  * Exist only after mem_enable_windows (accel bt). Never call these under -accel interp.
  */
-/* Reserves address space (about 1 TiB of it, no memory). The CPU is taken to be as after reset: paging off, A20
+/* Chooses about 1 TiB of unused address space (no memory). The CPU is taken to be as after reset: paging off, A20
  * on; call mem_mode_changed if it isn't. Host system calls made afterwards, for the seccomp filter: mmap, munmap,
  * mprotect. */
 int mem_enable_windows(struct mem *m, char *err, size_t errlen);

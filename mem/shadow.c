@@ -193,6 +193,13 @@ static void mark_filled(struct window *w, uint32_t slot, bool filled)
 	}
 }
 
+/* Address spaces that share w have to compare this slot again. */
+static void log_fill(struct window *w, uint32_t slot)
+{
+	w->log[w->version % FILL_LOG] = (uint16_t)slot;
+	w->version++;
+}
+
 /* Makes slot of w ready for pages, as the directory entry pde says, which is present and valid. NULL: no
  * memory for shadow tables, which cannot be if only the current windows exist. */
 struct slot *slot_open(struct window *w, uint32_t slot, uint64_t pde)
@@ -205,7 +212,10 @@ struct slot *slot_open(struct window *w, uint32_t slot, uint64_t pde)
 	if (sl->filled && (sl->doomed || pde_differs(sl->pde, key)))
 		slot_drop(w, slot);
 	if (sl->filled) {
-		sl->pde = key; /* A or D may have come */
+		/* A or D may have come. D makes pages writable, which other spaces' entries may not allow. */
+		if (sl->pde != key)
+			log_fill(w, slot);
+		sl->pde = key;
 		return sl;
 	}
 	pt = key & (m->mode.pae ? PAE_ADDR : PAGE_MASK) & (0xffffffff00000000ull | m->mode.a20);
@@ -218,12 +228,9 @@ struct slot *slot_open(struct window *w, uint32_t slot, uint64_t pde)
 	sl->pde = key;
 	sl->pt_gfn = sl->large ? NO_GFN : (uint32_t)(pt >> PAGE_SHIFT);
 	sl->mapped = 0;
-	sl->doomed = false;
+	sl->doomed = sl->held = false;
 	mark_filled(w, slot, true);
-	if (w->kind == WIN_SUPER) {
-		w->log[w->version % FILL_LOG] = (uint16_t)slot;
-		w->version++;
-	}
+	log_fill(w, slot);
 	if (!sl->large)
 		pt_use_add(m, sl->pt_gfn, w, slot, PT_TABLE);
 	return sl;
@@ -239,10 +246,10 @@ void slot_drop(struct window *w, uint32_t slot)
 	if (!sl->large && !sl->doomed)
 		pt_use_remove(m, sl->pt_gfn, w, slot, PT_TABLE);
 	sl->sh = NULL;
-	if (sl->mapped)
+	if (sl->mapped || sl->held)
 		host_unmap(w, slot << m->slot_shift, m->slot_pages);
 	sl->mapped = 0;
-	sl->doomed = false;
+	sl->doomed = sl->held = false;
 	tell_code(w, slot << m->slot_shift, t, m->slot_pages);
 	table_free(m, t);
 }
@@ -286,11 +293,12 @@ void shadow_clear_data(struct window *w)
 	for (uint32_t slot = 0; slot < m->n_slots; slot++) {
 		struct slot *sl = &w->slots[slot];
 
-		if (!sl->filled || !sl->mapped)
+		if (!sl->filled || (!sl->mapped && !sl->held))
 			continue;
 		for (uint32_t i = 0; i < m->slot_pages; i++)
-			sl->sh[i] &= ~(SH_MAPPED | SH_WRITE | SH_WPROT);
+			sl->sh[i] &= ~(SH_MAPPED | SH_WRITE | SH_WPROT | SH_HELD);
 		sl->mapped = 0;
+		sl->held = false;
 	}
 	w->wp0 = false;
 	host_wipe(w);
@@ -317,33 +325,33 @@ static void record(struct window *w, uint32_t slot, uint32_t i, uint32_t gfn, ui
 	*e = gfn << PAGE_SHIFT | keep | flags | SH_MAPPED;
 }
 
-/* Maps n pages from index i on to frames gfn..., all RAM: in one call, then takes the right to write from
- * traced pages. Several frames may be traced; runs of them share a call. */
-static int map_run(struct window *w, uint32_t slot, uint32_t i, uint32_t n, uint32_t gfn, bool may_write)
+/* Is any of the n frames free of traces? Then a run that the guest may write is made writable first. */
+static bool any_untraced(const struct slot *sl, uint32_t i, uint32_t n, const struct mem *m, uint32_t gfn)
+{
+	for (uint32_t k = 0; k < n; k++)
+		if (!m->trace[gfn == NO_GFN ? sl->sh[i + k] >> PAGE_SHIFT : gfn + k])
+			return true;
+	return false;
+}
+
+/* The host has just given n pages from index i on the rights `writable`: records it, and takes the right to
+ * write from traced pages, runs of them in one call. Frames are gfn..., or with NO_GFN those that the entries
+ * name. */
+static void settle(struct window *w, uint32_t slot, uint32_t i, uint32_t n, uint32_t gfn, bool may_write,
+		   bool writable)
 {
 	struct mem *m = w->m;
 	struct slot *sl = &w->slots[slot];
 	const uint32_t page = (slot << m->slot_shift) + i;
-	bool writable = false;
-	uint32_t stale[SLOT_PAGES_MAX / 32] = {0};
-	bool any_stale = false;
 
-	for (uint32_t k = 0; may_write && !writable && k < n; k++)
-		writable = !m->trace[gfn + k];
-	if (host_map(w, page, n, gfn, writable) < 0)
-		return -1;
 	for (uint32_t k = 0; k < n; k++) {
-		uint32_t e = sl->sh[i + k];
-		/* Not by the trace alone: the call above may have given windows up, and traces with them. */
-		uint32_t flags = !may_write ? 0 : !writable || m->trace[gfn + k] ? SH_WPROT : SH_WRITE;
+		const uint32_t frame = gfn == NO_GFN ? sl->sh[i + k] >> PAGE_SHIFT : gfn + k;
 
-		/* Code noted here belonged to another frame: its table entry was changed and not flushed yet.
-		 */
-		if ((e & SH_CODE) && e >> PAGE_SHIFT != gfn + k) {
-			stale[k / 32] |= 1u << k % 32;
-			any_stale = true;
-		}
-		record(w, slot, i + k, gfn + k, flags);
+		/* Not by the trace alone: the call may have given windows up, and traces with them. */
+		record(w, slot, i + k, frame,
+		       !may_write		      ? 0
+		       : !writable || m->trace[frame] ? SH_WPROT
+						      : SH_WRITE);
 	}
 	for (uint32_t k = 0; writable && k < n; k++) {
 		uint32_t start = k;
@@ -353,35 +361,49 @@ static int map_run(struct window *w, uint32_t slot, uint32_t i, uint32_t n, uint
 		if (k > start)
 			host_protect_ro(w, page + start, k - start);
 	}
+}
+
+/* Maps n pages from index i on to frames gfn..., all RAM, in one call. */
+static int map_run(struct window *w, uint32_t slot, uint32_t i, uint32_t n, uint32_t gfn, bool may_write)
+{
+	struct mem *m = w->m;
+	struct slot *sl = &w->slots[slot];
+	const uint32_t page = (slot << m->slot_shift) + i;
+	const bool writable = may_write && any_untraced(sl, i, n, m, gfn);
+	uint32_t stale[SLOT_PAGES_MAX / 32] = {0};
+	bool any_stale = false;
+
+	if (host_map(w, page, n, gfn, writable) < 0)
+		return -1;
+	for (uint32_t k = 0; k < n; k++) {
+		const uint32_t e = sl->sh[i + k];
+
+		/* Code noted here belonged to another frame: its table entry was changed and not flushed yet.
+		 */
+		if ((e & SH_CODE) && e >> PAGE_SHIFT != gfn + k) {
+			stale[k / 32] |= 1u << k % 32;
+			any_stale = true;
+		}
+	}
+	settle(w, slot, i, n, gfn, may_write, writable);
 	for (uint32_t k = 0; any_stale && k < n; k++)
 		if (stale[k / 32] >> k % 32 & 1)
 			code_unmapped(w, page + k, 1);
 	return 0;
 }
 
-/* Lets the guest write n mapped pages. */
-static int raise_run(struct window *w, uint32_t slot, uint32_t i, uint32_t n)
+/* The same for pages that the host has already, with fewer rights. */
+static int raise_run(struct window *w, uint32_t slot, uint32_t i, uint32_t n, bool may_write)
 {
 	struct mem *m = w->m;
 	struct slot *sl = &w->slots[slot];
-	const uint32_t page = (slot << m->slot_shift) + i;
+	const bool writable = may_write && any_untraced(sl, i, n, m, NO_GFN);
 
-	/* A refusal a moment ago has emptied the window: nothing to raise, least of all the reservation. */
-	if (!(sl->sh[i] & SH_MAPPED) || host_protect_rw(w, page, n) < 0)
+	/* A refusal a moment ago may have emptied the window. */
+	if (!(sl->sh[i] & (SH_MAPPED | SH_HELD)) ||
+	    host_protect(w, (slot << m->slot_shift) + i, n, writable) < 0)
 		return -1;
-	for (uint32_t k = 0; k < n; k++) {
-		uint32_t gfn = sl->sh[i + k] >> PAGE_SHIFT;
-
-		record(w, slot, i + k, gfn, m->trace[gfn] ? SH_WPROT : SH_WRITE);
-	}
-	for (uint32_t k = 0; k < n; k++) {
-		uint32_t start = k;
-
-		while (k < n && (sl->sh[i + k] & SH_WPROT))
-			k++;
-		if (k > start)
-			host_protect_ro(w, page + start, k - start);
-	}
+	settle(w, slot, i, n, NO_GFN, may_write, writable);
 	return 0;
 }
 
@@ -399,7 +421,7 @@ static int fill_large(struct window *w, uint32_t slot, uint32_t index)
 	if (!contiguous)
 		return map_run(w, slot, index, 1, here.gfn, may_write);
 	if ((e & SH_MAPPED) && (e & (SH_WRITE | SH_WPROT)))
-		return m->trace[here.gfn] ? 0 : raise_run(w, slot, index, 1);
+		return m->trace[here.gfn] ? 0 : raise_run(w, slot, index, 1, may_write);
 	for (uint32_t i = 0; i < m->slot_pages;) {
 		uint32_t n = 0;
 		int r;
@@ -410,7 +432,7 @@ static int fill_large(struct window *w, uint32_t slot, uint32_t index)
 			i++;
 			continue;
 		}
-		r = (e & SH_MAPPED) && may_write ? raise_run(w, slot, i, n)
+		r = (e & SH_MAPPED) && may_write ? raise_run(w, slot, i, n, may_write)
 						 : map_run(w, slot, i, n, first.gfn + i, may_write);
 		if (r < 0)
 			return -1;
@@ -423,7 +445,7 @@ static int fill_large(struct window *w, uint32_t slot, uint32_t index)
 
 struct want {
 	struct leaf l;
-	bool raise;    /* it is mapped and only has to become writable */
+	bool raise;    /* the host has the frame there and needs only more rights */
 	bool writable; /* for the host */
 };
 
@@ -437,8 +459,8 @@ static bool wants(struct window *w, const struct slot *sl, uint32_t i, struct wa
 	if (!out->l.ok || out->l.user != (w->kind == WIN_USER))
 		return false;
 	out->writable = leaf_may_write(w, &out->l) && !m->trace[out->l.gfn];
-	out->raise = (e & SH_MAPPED) && e >> PAGE_SHIFT == out->l.gfn;
-	return !out->raise || (out->writable && !(e & SH_WRITE));
+	out->raise = (e & (SH_MAPPED | SH_HELD)) && e >> PAGE_SHIFT == out->l.gfn;
+	return !out->raise || !(e & SH_MAPPED) || (out->writable && !(e & SH_WRITE));
 }
 
 /* Can page i, which lies dist pages from one that wants a, be done in the same call? */
@@ -468,7 +490,7 @@ static int fill_small(struct window *w, uint32_t slot, uint32_t index, bool forc
 	while (lo > 0 && index - lo < AROUND && joins(w, sl, lo - 1, -(int)(index - lo + 1), &a))
 		lo--;
 	if (a.raise)
-		return raise_run(w, slot, lo, hi - lo);
+		return raise_run(w, slot, lo, hi - lo, leaf_may_write(w, &a.l));
 	return map_run(w, slot, lo, hi - lo, a.l.gfn - (index - lo), leaf_may_write(w, &a.l));
 }
 
@@ -553,34 +575,51 @@ struct run {
 	uint32_t page, n;
 };
 
+static void run_lower(struct window *w, uint32_t page, uint32_t *t, uint32_t n)
+{
+	bool written = false;
+
+	for (uint32_t i = 0; i < n; i++) {
+		written |= !!(t[i] & SH_WRITE);
+		t[i] &= ~(SH_WRITE | SH_WPROT);
+	}
+	if (written)
+		host_protect_ro(w, page, n);
+}
+
+/* Between pages that are mapped there may be some of which only code is known, with nothing for the host to
+ * hold. */
+static void run_drop(struct window *w, struct slot *sl, uint32_t page, uint32_t *t, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t start = i;
+
+		for (; i < n && (t[i] & SH_MAPPED); i++) {
+			t[i] = (t[i] & ~(SH_MAPPED | SH_WRITE | SH_WPROT)) | SH_HELD;
+			sl->mapped--;
+			sl->held = true;
+		}
+		if (i > start)
+			host_hold(w, page + start, i - start);
+	}
+	tell_code(w, page, t, n);
+}
+
 static void run_finish(struct run *r)
 {
-	struct window *w = r->w;
-	struct mem *m = w->m;
-	const uint32_t slot = r->page >> m->slot_shift, n = r->n;
-	struct slot *sl = &w->slots[slot];
+	struct mem *m = r->w->m;
+	struct slot *sl = &r->w->slots[r->page >> m->slot_shift];
 	uint32_t *t;
-	bool mapped = false, written = false;
+	const uint32_t n = r->n;
 
 	if (!n)
 		return;
 	r->n = 0;
 	t = &sl->sh[r->page & (m->slot_pages - 1)];
-	for (uint32_t i = 0; i < n; i++) {
-		mapped |= !!(t[i] & SH_MAPPED);
-		written |= !!(t[i] & SH_WRITE);
-		if (r->what == SH_DROP && (t[i] & SH_MAPPED))
-			sl->mapped--;
-		t[i] &= r->what == SH_DROP ? ~(SH_MAPPED | SH_WRITE | SH_WPROT) : ~(SH_WRITE | SH_WPROT);
-	}
-	if (r->what == SH_LOWER) {
-		if (written)
-			host_protect_ro(w, r->page, n);
-		return;
-	}
-	if (mapped)
-		host_unmap(w, r->page, n);
-	tell_code(w, r->page, t, n);
+	if (r->what == SH_LOWER)
+		run_lower(r->w, r->page, t, n);
+	else
+		run_drop(r->w, sl, r->page, t, n);
 }
 
 static void run_add(struct run *r, enum sh_verdict what, uint32_t page)

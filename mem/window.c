@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#define ARENA_BYTES (MAX_WINDOWS * WINDOW_STRIDE + 2 * WINDOW_SPAN)
+#define ARENA_BYTES (MAX_WINDOWS * WINDOW_STRIDE + WINDOW_SPAN)
 #define BASES_BYTES (MAX_WINDOWS * 1024ull * sizeof(uint64_t))
 #define SLOTS_BYTES (MAX_WINDOWS * (uint64_t)MAX_SLOTS * sizeof(struct slot))
 #define POOL_BYTES  (SHADOW_TABLES * (uint64_t)SLOT_PAGES_MAX * sizeof(uint32_t))
@@ -23,10 +23,10 @@ static_assert(MAX_WINDOWS <= 1u << 12, "a reverse map node has 12 bits for the w
 
 /* ------------------------------------------------------------------ life */
 
+/* Below the first window lies guard space, too. */
 static uintptr_t arena_first(const struct mem *m)
 {
-	/* At least 4 GiB into the reservation: below the first window lies guard space too. */
-	return (m->arena + 2 * WINDOW_SPAN - 1) & ~(uintptr_t)(WINDOW_SPAN - 1);
+	return m->arena + WINDOW_SPAN;
 }
 
 static uint32_t read_max_map_count(void)
@@ -45,17 +45,15 @@ static uint32_t read_max_map_count(void)
 int mem_enable_windows(struct mem *m, char *err, size_t errlen)
 {
 	const uint32_t max_maps = read_max_map_count();
-	void *arena;
 
 	if (m->enabled)
 		return 0;
-	arena = mmap(NULL, ARENA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (arena == MAP_FAILED) {
-		snprintf(err, errlen, "cannot reserve %llu GiB of address space for windows: %s",
-			 (unsigned long long)(ARENA_BYTES >> 30), strerror(errno));
+	m->arena = host_find_arena(ARENA_BYTES);
+	if (!m->arena) {
+		snprintf(err, errlen, "no %llu GiB of address space are free for windows",
+			 (unsigned long long)(ARENA_BYTES >> 30));
 		return -1;
 	}
-	m->arena = (uintptr_t)arena;
 	m->windows = map_anonymous(MAX_WINDOWS * sizeof *m->windows);
 	m->slots = map_anonymous(SLOTS_BYTES);
 	m->bases = map_anonymous(BASES_BYTES);
@@ -96,8 +94,9 @@ void windows_destroy(struct mem *m)
 {
 	if (!m->arena)
 		return;
+	for (unsigned i = 0; m->enabled && i < MAX_WINDOWS; i++)
+		host_wipe(&m->windows[i]);
 	m->enabled = false;
-	munmap((void *)m->arena, ARENA_BYTES);
 	unmap_anonymous(m->windows, MAX_WINDOWS * sizeof *m->windows);
 	unmap_anonymous(m->slots, SLOTS_BYTES);
 	unmap_anonymous(m->bases, BASES_BYTES);

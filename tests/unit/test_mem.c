@@ -488,8 +488,8 @@ static void test_page_crossing(void **state)
 	/* the lower page faults first */
 	assert_int_equal(mem_read32(&g->c, 0xfff, &v, ACC_USER), -1);
 	assert_int_equal(g->c.exc.cr2, 0xfff);
-	assert_int_equal(mem_probe(&g->c, 0x2ffe, 4, 0), -1);
-	assert_int_equal(mem_probe(&g->c, 0x1ffe, 4, 0), 0);
+	assert_int_equal(mem_probe(&g->c, 0x2ffe, 4, ACC_WRITE), -1);
+	assert_int_equal(mem_probe(&g->c, 0x1ffe, 4, ACC_WRITE), 0);
 	/* around the top of the address space */
 	put(g, PD + 1023 * 4, PT | PTE_P | PTE_RW | PTE_US, 4);
 	map(g, 0, 0x306000, PTE_P | PTE_RW);

@@ -152,6 +152,92 @@ static void test_accessed_dirty(void **state)
 	guest_free(g);
 }
 
+/* The same for a large page, whose A and D are in the directory entry. */
+static void test_large_dirty(void **state)
+{
+	struct guest *g = guest_new(16u << 20);
+	uint32_t v = 0;
+
+	(void)state;
+	put32(g, 0x10000, 0x400000 | KERNEL | PTE_PS);
+	paging_on(g, 0x10000, CR4_PSE);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, true, &v), DONE);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x2000, true, &v), DONE);
+	assert_int_equal(last_faults, 0);
+	put32(g, 0x10000, 0x400000 | KERNEL | PTE_PS | PTE_A);
+	mem_flush_page(&g->c, 0x1000);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, false, &v), DONE);
+	assert_int_equal(get32(g, 0x10000) & 0x60, PTE_A);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x2000, true, &v), DONE);
+	assert_int_equal(get32(g, 0x10000) & 0x60, PTE_A | PTE_D);
+	put32(g, 0x10000, 0x400000 | KERNEL | PTE_PS | PTE_D);
+	mem_flush_page(&g->c, 0x1000);
+	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, false, &v), DONE);
+	assert_int_equal(get32(g, 0x10000) & 0x60, PTE_A | PTE_D);
+	assert_coherent(g);
+	guest_free(g);
+}
+
+static struct {
+	struct window *w;
+	uint32_t lin, pages;
+	unsigned calls;
+} unmapped;
+
+static void on_code_unmapped(void *opaque, struct window *w, uint32_t lin, uint32_t pages)
+{
+	(void)opaque;
+	unmapped.w = w;
+	unmapped.lin = lin;
+	unmapped.pages = pages;
+	unmapped.calls++;
+}
+
+/* Code that runs in a window is reported when its mapping changes, at the flush; whether or not it is mapped
+ * as data, in runs, and only once. */
+static void test_code_unmapped(void **state)
+{
+	const struct mem_ops ops = {.code_unmapped = on_code_unmapped};
+	struct guest *g = guest_new(16u << 20);
+	struct window *w;
+	uint32_t v;
+
+	(void)state;
+	mem_set_ops(g->m, &ops, NULL);
+	unmapped.calls = 0;
+	put32(g, 0x10000, 0x11000 | KERNEL | PTE_A);
+	for (uint32_t i = 0; i < 8; i++)
+		put32(g, 0x11000 + i * 4, (0x200000 + i * 0x1000) | KERNEL | PTE_A);
+	put32(g, 0x12000, 0x300000 | KERNEL | PTE_A);
+	paging_on(g, 0x10000, 0);
+	w = mem_window_super(g->m);
+	for (uint32_t i = 2; i < 6; i++)
+		mem_window_note_code(&g->c, w, i << 12);
+	assert_int_equal(access_window(g, w, 0x3000, false, &v), DONE);
+	for (uint32_t i = 3; i < 6; i++)
+		put32(g, 0x11000 + i * 4, (0x210000 + i * 0x1000) | KERNEL | PTE_A);
+	assert_int_equal(unmapped.calls, 0);
+	mem_flush_page(&g->c, 0x3000);
+	assert_int_equal(unmapped.calls, 1);
+	assert_ptr_equal(unmapped.w, w);
+	assert_int_equal(unmapped.lin, 0x3000);
+	assert_int_equal(unmapped.pages, 3);
+	mem_load_cr3(&g->c);
+	assert_int_equal(unmapped.calls, 1);
+	/* A note made after the directory entry was changed, and before the flush, is of the new page: if the
+	 * entry is changed back, that is a change. */
+	mem_window_note_code(&g->c, w, 0);
+	put32(g, 0x10000, 0x12000 | KERNEL | PTE_A);
+	mem_window_note_code(&g->c, w, 0);
+	put32(g, 0x10000, 0x11000 | KERNEL | PTE_A);
+	unmapped.calls = 0;
+	mem_flush_page(&g->c, 0);
+	assert_int_equal(unmapped.calls, 1);
+	assert_int_equal(unmapped.lin, 0);
+	assert_coherent(g);
+	guest_free(g);
+}
+
 /* Many address spaces that share their kernel half need one supervisor window; cached ones switch without a
  * host call. */
 static void test_many_spaces(void **state)
@@ -330,7 +416,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_physical),	cmocka_unit_test(test_edges),
 		cmocka_unit_test(test_coalescing),	cmocka_unit_test(test_eager),
-		cmocka_unit_test(test_accessed_dirty),	cmocka_unit_test(test_many_spaces),
+		cmocka_unit_test(test_accessed_dirty),	cmocka_unit_test(test_large_dirty),
+		cmocka_unit_test(test_code_unmapped),	cmocka_unit_test(test_many_spaces),
 		cmocka_unit_test(test_private_kernels), cmocka_unit_test(test_freed_tables),
 		cmocka_unit_test(test_large_pages),	cmocka_unit_test(test_write_protect),
 	};
