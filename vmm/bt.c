@@ -367,6 +367,11 @@ void bt_run(struct machine *m)
 
 /* ------------------------------------------------------------------ life */
 
+static void log_line(const char *text)
+{
+	log_printf(log_on(LOG_OUT_ASM) ? LOG_OUT_ASM : LOG_IN_ASM, "%s\n", text);
+}
+
 struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 {
 	const uint64_t entry[4] = {(uint64_t)(uintptr_t)bt_go_miss, (uint64_t)(uintptr_t)bt_go_ret_miss,
@@ -381,6 +386,7 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	bt->c = &m->vcpu;
 	bt->sole_super = true;
 	translate_init();
+	translate_log_line = log_line;
 	translate_host.count = m->cfg.count_insns;
 	if (m->cfg.verify_every) {
 		translate_host.pure = true;

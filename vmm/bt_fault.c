@@ -16,11 +16,11 @@ struct spot {
 	const struct side_entry *side;
 };
 
-/* Learns flags about the instruction and drops its block, so that it is translated anew with them. */
+/* Learns flags about the instruction and drops every block that contains it, so that they are translated anew. */
 static void adapt(struct bt *bt, const struct spot *s, unsigned flags)
 {
 	site_add(s->gpa, s->b->mode & MODE_USER, flags);
-	cache_drop(&bt->k, s->b);
+	cache_invalidate(&bt->k, s->gpa, 1, NULL);
 	bt->gen++;
 	bt->st.adaptations++;
 }
@@ -55,7 +55,7 @@ static bool page_fault(struct bt *bt, const struct spot *s)
 	}
 	enum mem_fault f = mem_window_fault(c, w, lin, write);
 	if (log_on(LOG_MMU))
-		log_printf(LOG_MMU, "fault eip %08x lin %08lx %s -> %d", s->eip, (unsigned long)lin, write ? "w" : "r", f);
+		log_printf(LOG_MMU, "fault eip %08x lin %08lx %s -> %d\n", s->eip, (unsigned long)lin, write ? "w" : "r", f);
 	if (f == MEM_FAULT_MAPPED) {
 		bt->st.faults_hidden++;
 		/* Something that maps a page and faults on it again is ours to sort out, not the guest's. */

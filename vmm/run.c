@@ -6,7 +6,7 @@
 
 void run_triple_fault(struct machine *m)
 {
-	log_printf(LOG_CPU, "triple fault at %04x:%08x", m->vcpu.seg[CS].sel, m->vcpu.eip);
+	log_printf(LOG_CPU, "triple fault at %04x:%08x\n", m->vcpu.seg[CS].sel, m->vcpu.eip);
 	m->vcpu.exc.pending = false;
 	if (m->cfg.no_reboot) {
 		fprintf(stderr, "bt86: the guest triple-faulted (CS:EIP %04x:%08x)\n", m->vcpu.seg[CS].sel, m->vcpu.eip);
