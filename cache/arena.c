@@ -1,4 +1,7 @@
-/* arena.c - the code arena and the cache's life: one memfd, a writable and an executable view (W^X). */
+/* arena.c - the code arena and the cache's life: shared memory with a writable and an executable view (W^X).
+ *
+ * It is anonymous memory and not a memfd because perf looks for the symbols of /tmp/perf-PID.map (--perf-map) only in
+ * mappings that it takes for anonymous. */
 #include "cache/cache_private.h"
 
 #include <stdio.h>
@@ -19,12 +22,14 @@ int cache_init(struct cache *k, uint32_t size, const uint64_t entry[4], char *er
 {
 	memset(k, 0, sizeof *k);
 	k->size = size;
-	int fd = memfd_create("bt86-code", MFD_CLOEXEC);
-	if (fd < 0 || ftruncate(fd, size) < 0)
+	k->rw = map_or_null(size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+	if (!k->rw)
 		goto fail;
-	k->rw = map_or_null(size, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
-	k->rx = map_or_null(size, PROT_READ | PROT_EXEC, MAP_SHARED, fd);
-	close(fd);
+	/* A second view of shared memory: mremap of length 0 from it. */
+	void *rx = mremap(k->rw, 0, size, MREMAP_MAYMOVE);
+	if (rx == MAP_FAILED || mprotect(rx, size, PROT_READ | PROT_EXEC) < 0)
+		goto fail;
+	k->rx = rx;
 	k->max_blocks = size / 192;
 	k->max_sides = size / 24;
 	const int anon = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;

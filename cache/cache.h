@@ -1,6 +1,6 @@
 /* cache.h - the translation cache: code arena, block map, chaining, indirect-branch tables, return prediction.
  *
- * The arena is one memfd mapped twice, writable for the emitter and executable for the CPU, never both. Hot code
+ * The arena is shared memory mapped twice, writable for the emitter and executable for the CPU, never both. Hot code
  * grows up from its start, cold code (exit stubs) down from its end; when they meet, everything is flushed.
  *
  * A *block* is a translation of a run of guest instructions, keyed by (guest-physical address, linear EIP, mode).

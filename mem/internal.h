@@ -223,6 +223,7 @@ struct mem {
 	/* pages of the current windows that the guest has just made present: PENDING_SUPER | linear page */
 	uint32_t pending[PENDING_MAX];
 	unsigned n_pending;
+	uint32_t last_true; /* linear page of the last true fault: the one whose new mapping is sure to be used */
 	bool pending_super; /* supervisor pages are among them, which aren't kept waiting */
 };
 

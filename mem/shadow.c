@@ -533,6 +533,11 @@ void mem_map_pending(struct mem *m)
 
 		if (!w || w->kind == WIN_PHYS)
 			continue;
+		/* A guest that maps around a fault touches few of the pages beside it (Linux: one in six); a mapping
+		 * that is not used costs as much to make and to take away as a hidden fault. Pages that lie beside the
+		 * faulting one in physical memory too come along in its run. */
+		if (w->kind == WIN_USER && page != m->last_true)
+			continue;
 		sl = &w->slots[page >> m->slot_shift];
 		if (!sl->filled || sl->doomed || sl->large)
 			continue;

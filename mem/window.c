@@ -364,6 +364,7 @@ enum mem_fault mem_window_fault(struct vcpu *c, struct window *w, uint64_t lin64
 		mem_map_pending(m);
 	if (mem_walk(c, lin, (write ? ACC_WRITE : ACC_READ) | (user ? ACC_USER : 0), &walk) < 0) {
 		m->stats.true_faults++;
+		m->last_true = page;
 		return MEM_FAULT_GUEST;
 	}
 	if (walk.user && w->kind == WIN_SUPER) {

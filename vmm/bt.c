@@ -158,6 +158,19 @@ static bool second_matches(void *opaque, const struct block *b)
 	return walk_second(s) && s->gpa == b->gpa2;
 }
 
+/* One line a block: host address, size, guest address with its symbol and mode. */
+static void perf_map_add(struct bt *bt, const struct block *b)
+{
+	uint32_t off;
+	const char *sym = symbols_find(b->eip, &off);
+
+	fprintf(bt->perf_map, "%lx %x guest:%08x%s", (unsigned long)(uintptr_t)(bt->k.rx + b->host), b->host_end - b->host,
+		b->eip, b->mode & MODE_USER ? ":user" : "");
+	if (sym)
+		fprintf(bt->perf_map, ":%s+%#x", sym, off);
+	fputc('\n', bt->perf_map);
+}
+
 static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struct second_page *second)
 {
 	struct vcpu *c = bt->c;
@@ -184,6 +197,8 @@ static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struc
 	mem_trace_add(c->mem, gpa, TRACE_CODE);
 	if (b->len2)
 		mem_trace_add(c->mem, b->gpa2, TRACE_CODE);
+	if (bt->perf_map)
+		perf_map_add(bt, b);
 	if (log_on(LOG_IN_ASM) || log_on(LOG_OUT_ASM))
 		translate_log(&bt->k, b, rq.code, b->len - b->len2);
 	bt->st.tsc_translate += __builtin_ia32_rdtsc() - t0;
@@ -403,6 +418,13 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	h->go_exit = (uint64_t)(uintptr_t)bt_go_exit;
 	h->go_miss = (uint64_t)(uintptr_t)bt_go_miss;
 	bt_callouts_init(bt);
+	if (m->cfg.perf_map) {
+		char path[40];
+		snprintf(path, sizeof path, "/tmp/perf-%d.map", (int)getpid());
+		bt->perf_map = fopen(path, "we");
+		if (!bt->perf_map)
+			fprintf(stderr, "bt86: cannot write %s; going on without it\n", path);
+	}
 	return bt;
 }
 
@@ -410,6 +432,8 @@ void bt_destroy(struct bt *bt)
 {
 	if (!bt)
 		return;
+	if (bt->perf_map)
+		fclose(bt->perf_map);
 	verify_destroy(bt->verify);
 	cache_destroy(&bt->k);
 	free(bt);

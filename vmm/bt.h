@@ -43,6 +43,7 @@ struct bt {
 	unsigned stuck;	   /* the same fault mapped again and again */
 	struct verify *verify; /* NULL unless asked for */
 	bool in_verify;	       /* the interpreter runs on trial: no effects outside RAM */
+	FILE *perf_map; /* /tmp/perf-PID.map, or NULL */
 	struct bt_stats st;
 };
 

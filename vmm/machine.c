@@ -2,6 +2,7 @@
  * running vCPU is made to notice (see machine_private.h). The run loop is in run.c.
  */
 #include "vmm/machine_private.h"
+#include "vmm/bt.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -93,6 +94,7 @@ void machine_destroy(struct machine *m)
 {
 	if (!m)
 		return;
+	bt_destroy(m->vcpu.bt);
 	mem_destroy(m->mem);
 	evloop_fini(m);
 	clock_fini(m);
