@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+bool cpu_fpu_live;
+
 int cpu_raise(struct vcpu *c, unsigned vector)
 {
 	c->exc = (struct exception){.pending = true, .vector = (uint8_t)vector};

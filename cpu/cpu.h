@@ -76,8 +76,8 @@ struct cpu_hot {
 	uint64_t insns;	     /* instructions begun in translated code; counted only if the translator is told to */
 	uint32_t kick;	     /* nonzero: return to the run loop at the next chance */
 	uint32_t exit_arg;
-	/* entry points of translator/entry.S */
-	uint64_t go_callout, go_callout_light, go_exit, go_miss;
+	/* entry points of translator/entry.S, and what bt_go_exit and bt_go_miss call: see vmm/bt.c */
+	uint64_t go_callout, go_callout_light, go_exit, go_miss, on_exit;
 	uint64_t seg_base[6];	/* seg[].base */
 	uint64_t seg_poison[6]; /* 0, or 4 GiB when the segment is not usable freely: such accesses must trap */
 	uint64_t callouts[CPU_CALLOUTS];
@@ -180,6 +180,10 @@ static inline bool cpu_seg_flat(const struct seg *s)
 		return false;
 	return (s->attr & SEG_CODE) ? true : (s->attr & (SEG_RW | SEG_DC)) == SEG_RW;
 }
+
+/* The guest's x87/SSE state is live in the host's registers: code that calls into a library compiled with SSE saves it
+ * first (cpu_fpu_guard). Set around callouts of the light kind. */
+extern bool cpu_fpu_live;
 
 /* Records an exception for delivery and returns -1, so that a caller may `return cpu_raise(...)`. */
 int cpu_raise(struct vcpu *c, unsigned vector);			      /* no error code */

@@ -1,6 +1,53 @@
 /* classify.c - which translation rule an instruction falls under, from its opcode. SDM vol. 2D appendix A. */
 #include "translator/tr.h"
 
+static const char *const class_names[] = {
+	[CL_INTERP] = "interp",
+	[CL_INTERP_END] = "interp end",
+	[CL_IDENT] = "ident",
+	[CL_IDENT_FPU] = "ident fpu",
+	[CL_LEA] = "lea",
+	[CL_NOP] = "nop",
+	[CL_INCDEC] = "incdec",
+	[CL_MOFFS] = "moffs",
+	[CL_STRING] = "string",
+	[CL_PUSH_REG] = "push reg",
+	[CL_PUSH_IMM] = "push imm",
+	[CL_PUSH_RM] = "push rm",
+	[CL_PUSH_SEG] = "push seg",
+	[CL_POP_REG] = "pop reg",
+	[CL_POP_RM] = "pop rm",
+	[CL_PUSHA] = "pusha",
+	[CL_POPA] = "popa",
+	[CL_PUSHF] = "pushf",
+	[CL_POPF] = "popf",
+	[CL_LEAVE] = "leave",
+	[CL_MOV_FROM_SEG] = "mov from seg",
+	[CL_JCC] = "jcc",
+	[CL_LOOP] = "loop",
+	[CL_JMP] = "jmp",
+	[CL_JMP_RM] = "jmp rm",
+	[CL_CALL] = "call",
+	[CL_CALL_RM] = "call rm",
+	[CL_RET] = "ret",
+	[CL_CLI] = "cli",
+	[CL_STI] = "sti",
+	[CL_CLD] = "cld",
+	[CL_STD] = "std",
+	[CL_RDTSC] = "rdtsc",
+	[CL_MOV_FROM_CR] = "mov from cr",
+	[CL_SEG_LOAD] = "seg load",
+	[CL_INT] = "int",
+	[CL_IRET] = "iret",
+	[CL_SYSENTER] = "sysenter",
+	[CL_SYSEXIT] = "sysexit",
+};
+
+const char *insn_class_name(unsigned cl)
+{
+	return cl < sizeof class_names / sizeof class_names[0] ? class_names[cl] : "?";
+}
+
 static enum insn_class fpu(const struct insn *i, uint32_t mode, bool sse)
 {
 	(void)i;
@@ -286,6 +333,47 @@ bool class_is_pure(enum insn_class cl, const struct insn *i)
 	default:
 		return true;
 	}
+}
+
+bool insn_is_light(const struct insn *i, enum insn_class cl)
+{
+	switch (cl) {
+	case CL_IDENT_FPU:
+		return false;
+	case CL_INTERP:
+	case CL_INTERP_END:
+		break;
+	default:
+		return true;
+	}
+	if (i->opmap == 0)
+		switch (i->opcode) {
+		case 0x6c ... 0x6f: /* ins, outs */
+		case 0xe4 ... 0xe7: /* in, out */
+		case 0xec ... 0xef:
+		case 0x9b:
+		case 0xd8 ... 0xdf:
+		case 0xf4:
+			return false;
+		default:
+			return true;
+		}
+	if (i->opmap == 1)
+		switch (i->opcode) {
+		case 0x00 ... 0x02: /* descriptor tables, invlpg, clts and the like */
+		case 0x06:
+		case 0x20 ... 0x23: /* control and debug registers */
+		case 0xa1:
+		case 0xa9:
+		case 0xa2: /* cpuid */
+		case 0xb2:
+		case 0xb4:
+		case 0xb5:
+			return true;
+		default:
+			return false;
+		}
+	return false;
 }
 
 bool insn_may_fault(const struct insn *i, enum insn_class cl)

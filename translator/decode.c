@@ -9,6 +9,7 @@
  * decoding.
  */
 #include "translator/decode.h"
+#include "cpu/cpu.h"
 
 #include <string.h>
 
@@ -302,7 +303,7 @@ static bool is_vector_prefix(const uint8_t *p, unsigned avail)
 	return (p[n] == 0xc4 || p[n] == 0xc5 || p[n] == 0x62) && p[n + 1] >= 0xc0;
 }
 
-enum decode_result decode_insn(const uint8_t *p, unsigned avail, bool code32, struct insn *out)
+static enum decode_result decode(const uint8_t *p, unsigned avail, bool code32, struct insn *out)
 {
 	ZydisDecodedInstruction z;
 	ZydisDecoderContext ctx;
@@ -341,6 +342,19 @@ enum decode_result decode_insn(const uint8_t *p, unsigned avail, bool code32, st
 	take_immediates(out, &z);
 	take_flags(out, &z);
 	return DECODE_OK;
+}
+
+enum decode_result decode_insn(const uint8_t *p, unsigned avail, bool code32, struct insn *out)
+{
+	_Alignas(16) uint8_t fpu[512];
+
+	if (!cpu_fpu_live)
+		return decode(p, avail, code32, out);
+	/* Zydis is compiled with SSE, and the guest's registers are live. */
+	__asm__ volatile("fxsave64 %0" : "=m"(fpu));
+	enum decode_result r = decode(p, avail, code32, out);
+	__asm__ volatile("fxrstor64 %0" : : "m"(fpu));
+	return r;
 }
 
 void decode_flags(const struct insn *i, uint32_t *reads, uint32_t *writes, uint32_t *undefined)

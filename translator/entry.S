@@ -113,26 +113,34 @@ bt_out_done:
 	popq	%rbx
 	ret
 
+/* The quick way out and back in: hot.on_exit(c, how) finds the next block without leaving this side of the border,
+ * the guest's FPU state untouched, and sets hot.resume; or returns a reason for the run loop. esi: see
+ * bt_on_exit (vmm/bt.c). */
+bt_quick:
+	movq	%rsp, V_RET_SP(%r15)
+	movq	V_C_SP(%r15), %rsp
+	movq	%r15, %rdi
+	call	*V_ON_EXIT(%r15)
+	testl	%eax, %eax
+	jz	bt_tail_start
+	jmp	bt_out
+
 /* A direct exit's stub: r8d target, r9d exit number. */
 	.globl	bt_go_exit
 bt_go_exit:
 	movl	%r9d, V_EXIT_ARG(%r15)
 	movl	%r8d, V_EIP(%r15)
-	movq	%rsp, V_RET_SP(%r15)
 	SAVE_GUEST
-	movq	V_C_SP(%r15), %rsp
-	movl	$BT_EXIT_DIRECT, %eax
-	jmp	bt_out
+	movl	$BT_EXIT_DIRECT, %esi
+	jmp	bt_quick
 
 /* A table slot's miss, or a block's entry check that failed: r8d target. */
 	.globl	bt_go_miss
 bt_go_miss:
 	movl	%r8d, V_EIP(%r15)
-	movq	%rsp, V_RET_SP(%r15)
 	SAVE_GUEST
-	movq	V_C_SP(%r15), %rsp
-	movl	$BT_EXIT_MISS, %eax
-	jmp	bt_out
+	movl	$BT_EXIT_MISS, %esi
+	jmp	bt_quick
 
 /* The return stack is empty: r8d return address. The entry popped was the last one: put rsp back on it. */
 	.globl	bt_go_ret_miss

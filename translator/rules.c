@@ -16,9 +16,17 @@ static bool flags_dead(const struct tr *t, unsigned i)
 	return !(t->live[i] & FL_ARITH);
 }
 
+/* The callout to the interpreter for instruction i. */
+static void interp_at(struct tr *t, struct emitter *e, unsigned i)
+{
+	bool light = insn_is_light(&t->insn[i], (enum insn_class)t->class[i]);
+
+	tr_callout(t, e, light ? CO_LIGHT : CO_INTERP, light, tr_eip(t, i), t->insn[i].len | (uint32_t)t->class[i] << 8);
+}
+
 static unsigned interp(struct tr *t, unsigned i)
 {
-	tr_callout(t, &t->e, CO_INTERP, false, tr_eip(t, i), t->insn[i].len);
+	interp_at(t, &t->e, i);
 	return 1;
 }
 
@@ -265,7 +273,7 @@ static unsigned popf(struct tr *t, unsigned i)
 	struct emitter c = tr_cold(t, 64);
 	for (unsigned n = 0; n < nslow; n++)
 		em_fix32(e, slow[n], em_off(&c));
-	tr_callout(t, &c, CO_INTERP, false, tr_eip(t, i), t->insn[i].len);
+	interp_at(t, &c, i);
 	em_fix32(&c, em_jmp32(&c), back);
 	return 1;
 }

@@ -65,6 +65,8 @@ enum insn_class classify(const struct insn *i, uint32_t mode);
 bool class_ends_block(enum insn_class cl);
 /* Touches nothing but registers and memory: may be run twice and compared (--verify). */
 bool class_is_pure(enum insn_class cl, const struct insn *i);
+/* The interpreter's way through it needs neither the FPU nor a device nor anything else that uses SSE. */
+bool insn_is_light(const struct insn *i, enum insn_class cl);
 /* May raise an exception or leave the block: flags must be right before it. */
 bool insn_may_fault(const struct insn *i, enum insn_class cl);
 

@@ -41,7 +41,8 @@ uint64_t site_count(void);
 
 /* ------------------------------------------------------------------ callouts; indices into cpu_hot.callouts */
 enum callout {
-	CO_INTERP, /* interpret the instruction at eip; arg: its length */
+	CO_INTERP, /* interpret the instruction at eip; arg: its length | class << 8 (enum insn_class) */
+	CO_LIGHT,  /* the same for an instruction that has nothing to do with the FPU or devices */
 	CO_STI,	   /* IF was just set and a request is pending; arg: length */
 	CO_INT,	   /* int n; arg: length | vector << 8 */
 	CO_IRET,
@@ -79,6 +80,9 @@ void translate_init(void);
  * (TRANSLATE_ROOM bytes, cache_has_room). Returns the committed block. */
 #define TRANSLATE_ROOM 16384u
 struct block *translate_block(struct cache *k, const struct translate_request *rq);
+
+/* The name of a class that a callout's argument carries, for statistics. */
+const char *insn_class_name(unsigned cl);
 
 /* -d in_asm, op, out_asm: prints both sides of a block. */
 void translate_log(const struct cache *k, const struct block *b, const uint8_t *code, unsigned len);

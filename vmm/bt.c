@@ -282,6 +282,39 @@ static void after_kick(struct bt *bt)
 		c->hot.ret_sp += 8;
 }
 
+/* An unchained exit (how is BT_EXIT_DIRECT) or a table miss (BT_EXIT_MISS), on the quick path of entry.S: the guest's
+ * FPU state is live. Sets hot.resume and returns 0 when the block exists; else how, and the run loop makes it. */
+static int bt_on_exit(struct vcpu *c, int how)
+{
+	struct bt *bt = c->bt;
+	struct walk w;
+	bool user = c->cpl == 3;
+	struct second_page second = {.c = c, .lin = (c->eip & PAGE_MASK) + PAGE_SIZE};
+
+	if (bt->verify || mem_walk(c, c->eip, ACC_EXEC | (user ? ACC_USER : 0), &w) < 0)
+		return how;
+	struct block *b = cache_lookup(&bt->k, w.gpa, c->eip, bt->cur->mode, second_matches, &second);
+	if (!b || !in_range(bt))
+		return how;
+	struct window *win = user ? mem_window_user(c->mem) : mem_window_super(c->mem);
+	mem_window_note_code(c, win, c->eip);
+	if (b->len2)
+		mem_window_note_code(c, win, (c->eip & PAGE_MASK) + PAGE_SIZE);
+	if (how == BT_EXIT_MISS) {
+		bt->st.exits_miss++;
+		cache_table_set(&bt->k, bt->cur, c->eip, b);
+	} else {
+		struct exit_link *e =
+			&bt->k.blocks[c->hot.exit_arg / CACHE_MAX_EXITS].exits[c->hot.exit_arg % CACHE_MAX_EXITS];
+		bt->st.exits_direct++;
+		chain_to(bt, e, b);
+		if (e->by_table)
+			cache_table_set(&bt->k, bt->cur, c->eip, b);
+	}
+	c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->body);
+	return 0;
+}
+
 /* Runs translated code from c->eip until something has to be done outside. */
 static void execute(struct bt *bt)
 {
@@ -416,6 +449,7 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	h->go_callout = (uint64_t)(uintptr_t)bt_go_callout;
 	h->go_callout_light = (uint64_t)(uintptr_t)bt_go_callout_light;
 	h->go_exit = (uint64_t)(uintptr_t)bt_go_exit;
+	h->on_exit = (uint64_t)(uintptr_t)bt_on_exit;
 	h->go_miss = (uint64_t)(uintptr_t)bt_go_miss;
 	bt_callouts_init(bt);
 	if (m->cfg.perf_map) {

@@ -22,7 +22,7 @@
 
 struct bt_stats {
 	uint64_t enters, exits_direct, exits_miss, exits_kick, exits_fault, exits_callout;
-	uint64_t callouts[CO_COUNT], callout_insn[512]; /* the latter by opcode: map << 8 | opcode for maps 0, 1 */
+	uint64_t callouts[CO_COUNT], callout_class[64]; /* the latter by enum insn_class */
 	uint64_t faults_hidden, faults_true, faults_traced, faults_mmio, faults_user, faults_edge, faults_arith;
 	uint64_t adaptations;
 	uint64_t interp_insns, interp_bursts;

@@ -23,13 +23,13 @@ static int go(struct bt *bt, uint32_t next, uint64_t gen)
 	return BT_GO_JUMP;
 }
 
-static int co_interp(struct vcpu *c, uint32_t len)
+static int interp_one(struct vcpu *c, uint32_t arg)
 {
 	struct bt *bt = c->bt;
-	uint32_t next = c->eip + len;
+	uint32_t next = c->eip + (arg & 0xff);
 	uint64_t gen = bt->gen, before = c->n_interp;
 
-	bt->st.callouts[CO_INTERP]++;
+	bt->st.callout_class[arg >> 8 & 63]++;
 	int r = interp_step(c);
 	bt->st.interp_insns += c->n_interp - before;
 	if (r < 0) {
@@ -37,6 +37,22 @@ static int co_interp(struct vcpu *c, uint32_t len)
 		return BT_GO_OUT;
 	}
 	return go(bt, next, gen);
+}
+
+static int co_interp(struct vcpu *c, uint32_t arg)
+{
+	c->bt->st.callouts[CO_INTERP]++;
+	return interp_one(c, arg);
+}
+
+/* The guest's FPU state stays live meanwhile. */
+static int co_light(struct vcpu *c, uint32_t arg)
+{
+	c->bt->st.callouts[CO_LIGHT]++;
+	cpu_fpu_live = true;
+	int r = interp_one(c, arg);
+	cpu_fpu_live = false;
+	return r;
 }
 
 /* sti with a request pending: one more instruction, then the run loop looks. */
@@ -56,5 +72,6 @@ void bt_callouts_init(struct bt *bt)
 
 	for (unsigned i = 0; i < CPU_CALLOUTS; i++)
 		t[i] = (uint64_t)(uintptr_t)co_interp;
+	t[CO_LIGHT] = (uint64_t)(uintptr_t)co_light;
 	t[CO_STI] = (uint64_t)(uintptr_t)co_sti;
 }

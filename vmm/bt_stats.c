@@ -30,7 +30,8 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 		{"run", "exits: fault", s->exits_fault},
 		{"run", "exits: callout", s->exits_callout},
 		{"run", "callouts", calls},
-		{"run", "callouts: interpreter", s->callouts[CO_INTERP]},
+		{"run", "callouts: interpreter, full", s->callouts[CO_INTERP]},
+		{"run", "callouts: interpreter, light", s->callouts[CO_LIGHT]},
 		{"run", "instructions from the cache", bt->c->hot.insns},
 		{"run", "interpreted instructions", s->interp_insns},
 		{"run", "interpreter bursts", s->interp_bursts},
@@ -53,5 +54,8 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 	unsigned n = sizeof all / sizeof all[0];
 	for (unsigned i = 0; i < n && i < max; i++)
 		rows[i] = all[i];
+	for (unsigned i = 0; i < 64; i++)
+		if (s->callout_class[i] && n < max)
+			rows[n++] = (struct stat_row){"callouts by kind", insn_class_name(i), s->callout_class[i]};
 	return n < max ? n : max;
 }

@@ -27,5 +27,6 @@ void asm_offsets(void)
 	OFFSET(V_CALLOUT_RET, hot.callout_ret);
 	OFFSET(V_KICK, hot.kick);
 	OFFSET(V_EXIT_ARG, hot.exit_arg);
+	OFFSET(V_ON_EXIT, hot.on_exit);
 	OFFSET(V_CALLOUTS, hot.callouts);
 }
