@@ -162,9 +162,10 @@ void mem_mode_changed(struct vcpu *c);		   /* CR0.PG/WP, CR4.PSE/PAE/PGE, EFER.N
 /* Applies the queued page-table changes of the current windows, without a flush by the guest. All three above do. */
 void mem_sync(struct vcpu *c);
 
-/* Maps the user pages that the guest has made present since the last call. To be called on the way out of the
- * kernel (IRET and SYSEXIT to CPL 3): it saves the hidden fault of each such page. Costs nothing when there are none,
- * which is most of the time; leaving it out costs hidden faults only. */
+/* Maps the user page of the last true fault, if the guest has made it present since (others that it mapped on the
+ * occasion wait until they are used). To be called on the way out of the kernel (IRET and SYSEXIT to CPL 3): it saves
+ * that page's hidden fault. Costs nothing when there is none, which is most of the time; leaving it out costs
+ * hidden faults only. */
 void mem_map_pending(struct mem *m);
 /* Nonzero while mem_map_pending has something to do; the address is constant. For inline checks. */
 const unsigned *mem_pending(const struct mem *m);

@@ -294,10 +294,11 @@ static enum mem_fault phys_fault(struct window *w, uint32_t lin, bool write)
 		m->stats.mmio_faults++;
 		return MEM_FAULT_MMIO;
 	}
-	if (!m->phys_whole)
+	if (!m->phys_whole) {
 		phys_map(w);
-	if (!m->phys_whole)
-		return MEM_FAULT_EMULATE;
+		if (!m->phys_whole)
+			return MEM_FAULT_EMULATE;
+	}
 	if (write && m->trace[gpa >> PAGE_SHIFT] == TRACE_DIRTY)
 		mem_trace_remove(m, gpa, TRACE_DIRTY);
 	if (write && m->trace[gpa >> PAGE_SHIFT]) {

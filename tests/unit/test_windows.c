@@ -86,7 +86,8 @@ static void test_coalescing(void **state)
 	guest_free(g);
 }
 
-/* Not present to present: mapped without a fault, user pages once mem_map_pending is called. */
+/* Not present to present: mapped without a hidden fault, the user page that faulted once mem_map_pending is
+ * called. */
 static void test_eager(void **state)
 {
 	struct guest *g = guest_new(8u << 20);
@@ -106,12 +107,17 @@ static void test_eager(void **state)
 	put32(g, 0x11008, 0x202000 | KERNEL | PTE_A | PTE_D);
 	assert_int_equal(access_window(g, mem_window_super(g->m), 0x2000, true, &v), DONE);
 	assert_int_equal(last_faults, 0);
+	/* a page that the guest has faulted on; what it maps beside it may never be used */
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x3000, true, &v), GUEST_FAULT);
 	put32(g, 0x1100c, 0x203000 | USER | PTE_A | PTE_D);
-	assert_int_equal(*mem_pending(g->m), 1);
+	put32(g, 0x11014, 0x20f000 | USER | PTE_A | PTE_D);
+	assert_int_equal(*mem_pending(g->m), 2);
 	mem_map_pending(g->m);
 	assert_int_equal(*mem_pending(g->m), 0);
 	assert_int_equal(access_window(g, mem_window_user(g->m), 0x3000, true, &v), DONE);
 	assert_int_equal(last_faults, 0);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x5000, true, &v), DONE);
+	assert_int_equal(last_faults, 1);
 	/* copy on write: another frame, writable, then INVLPG */
 	put32(g, 0x1100c, 0x204000 | USER | PTE_A | PTE_D);
 	mem_flush_page(&g->c, 0x3000);
@@ -283,6 +289,33 @@ static void test_many_spaces(void **state)
 	guest_free(g);
 }
 
+/* Two spaces share a supervisor window and a large page, each with a directory entry of its own: a write
+ * through one must not save the other from having its D bit set. */
+static void test_shared_large_dirty(void **state)
+{
+	struct guest *g = guest_new(16u << 20);
+	uint32_t v = 0;
+
+	(void)state;
+	for (uint32_t pd = 0x10000; pd <= 0x11000; pd += 0x1000)
+		put32(g, pd + 768 * 4, 0x400000 | KERNEL | PTE_PS | PTE_A);
+	paging_on(g, 0x10000, CR4_PSE);
+	for (unsigned i = 0; i < 4; i++) {
+		g->c.cr3 = 0x10000 + (i & 1) * 0x1000;
+		mem_load_cr3(&g->c);
+		assert_int_equal(access_window(g, mem_window_super(g->m), 0xc0000000, false, &v), DONE);
+	}
+	assert_int_equal(mem_get_stats(g->m)->super_windows_now, 1);
+	for (uint32_t pd = 0x10000; pd <= 0x11000; pd += 0x1000) {
+		g->c.cr3 = pd;
+		mem_load_cr3(&g->c);
+		assert_int_equal(access_window(g, mem_window_super(g->m), 0xc0000000, true, &v), DONE);
+		assert_int_equal(get32(g, pd + 768 * 4) & PTE_D, PTE_D);
+	}
+	assert_coherent(g);
+	guest_free(g);
+}
+
 /* A kernel with separate page tables for each process gets a supervisor window for each. */
 static void test_private_kernels(void **state)
 {
@@ -414,12 +447,13 @@ static void test_write_protect(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_physical),	cmocka_unit_test(test_edges),
-		cmocka_unit_test(test_coalescing),	cmocka_unit_test(test_eager),
-		cmocka_unit_test(test_accessed_dirty),	cmocka_unit_test(test_large_dirty),
-		cmocka_unit_test(test_code_unmapped),	cmocka_unit_test(test_many_spaces),
-		cmocka_unit_test(test_private_kernels), cmocka_unit_test(test_freed_tables),
-		cmocka_unit_test(test_large_pages),	cmocka_unit_test(test_write_protect),
+		cmocka_unit_test(test_physical),       cmocka_unit_test(test_edges),
+		cmocka_unit_test(test_coalescing),     cmocka_unit_test(test_eager),
+		cmocka_unit_test(test_accessed_dirty), cmocka_unit_test(test_large_dirty),
+		cmocka_unit_test(test_code_unmapped),  cmocka_unit_test(test_shared_large_dirty),
+		cmocka_unit_test(test_many_spaces),    cmocka_unit_test(test_private_kernels),
+		cmocka_unit_test(test_freed_tables),   cmocka_unit_test(test_large_pages),
+		cmocka_unit_test(test_write_protect),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
