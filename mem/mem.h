@@ -47,7 +47,9 @@ struct mem_ops {
 	/* Linear pages [lin, lin + pages * 4096) of w no longer translate as they did when
 	 * mem_window_note_code was called for one of them: cut chains and table slots through w. */
 	void (*code_unmapped)(void *opaque, struct window *w, uint32_t lin, uint32_t pages);
-	/* w is about to be destroyed or recycled: forget everything keyed by it. */
+	/* w is about to be destroyed or recycled: forget everything keyed by it. Never a current window, except in
+	 * mem_mode_changed. May come from any call that maps something, and from a store (to the directory of a
+	 * dead address space). Both callbacks about windows may add and remove traces and nothing else. */
 	void (*window_gone)(void *opaque, struct window *w);
 };
 
@@ -198,7 +200,8 @@ struct window *mem_window_user(struct mem *m);
 struct window *mem_window_super(struct mem *m);
 uintptr_t mem_window_base(const struct window *w);
 unsigned mem_window_id(const struct window *w);
-/* More than one supervisor window exists (or did since the last time none did). */
+/* More than one supervisor window exists (or did since the last time none did). Changes only in mem_load_cr3 and
+ * mem_mode_changed. */
 bool mem_many_super(const struct mem *m);
 
 /* Tells that code at linear page lin is being executed through w, so that code_unmapped is called when its
@@ -212,13 +215,16 @@ enum mem_fault {
 	MEM_FAULT_MMIO,	  /* not RAM: emulate */
 	MEM_FAULT_USER,	  /* the supervisor window was used for a user-accessible page: use the user window */
 	MEM_FAULT_SUPER,  /* the user window was used, by CPL 0-2 code, for a supervisor page */
-	MEM_FAULT_EMULATE /* cannot be expressed by a window (edge of 4 GiB, CR0.WP clear on a user page): emulate */
+	MEM_FAULT_EMULATE /* a window can't show it (edge of 4 GiB, CR0.WP clear on a user page, tables outside RAM), or
+			   * the host is out of mappings for the moment: emulate, whatever the access is */
 };
 
-/* Translated code faulted at linear address lin of window w (lin may be up to 16 beyond 4 GiB: the edge). */
+/* Translated code faulted at linear address lin of window w, which is current (lin may be 4 GiB or more: the edge).
+ * c->cpl says whose access it is. */
 enum mem_fault mem_window_fault(struct vcpu *c, struct window *w, uint64_t lin, bool write);
 
-/* Finds the window that a host address lies in (with its guard space). NULL if none. */
+/* Finds the window that a host address lies in (with its guard space). NULL if none. An address below the window's
+ * first byte gives a *lin of 4 GiB or more, like one behind its last. */
 struct window *mem_window_find(struct mem *m, uintptr_t host, uint64_t *lin);
 
 /* For each 4 MiB slot of the linear address space, the base (window base of user or supervisor) at which kernel
