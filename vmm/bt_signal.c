@@ -19,7 +19,6 @@
 #include <unistd.h>
 
 static struct bt *the_bt; /* the one vCPU of this process */
-static void (*chain_segv)(int, siginfo_t *, void *);
 
 #define SIGSTACK_BYTES 65536
 
@@ -68,8 +67,7 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
 		leave_with_fault(bt->c, g, sig == SIGBUS ? 14 : (uint64_t)g[REG_TRAPNO], addr);
 		return;
 	}
-	if (chain_segv)
-		chain_segv(sig, si, ctx);
+	machine_run_fatal_hook();
 	signal(sig, SIG_DFL);
 	raise(sig);
 }
@@ -121,7 +119,7 @@ static void on_kick(int sig, siginfo_t *si, void *ctx)
 
 void bt_signals_install(struct bt *bt)
 {
-	struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK}, old;
+	struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 	stack_t ss = {.ss_size = SIGSTACK_BYTES};
 
 	the_bt = bt;
@@ -129,9 +127,7 @@ void bt_signals_install(struct bt *bt)
 	if (ss.ss_sp == MAP_FAILED || sigaltstack(&ss, NULL) < 0)
 		abort();
 	sigfillset(&sa.sa_mask);
-	sigaction(SIGSEGV, &sa, &old);
-	if (old.sa_flags & SA_SIGINFO && old.sa_sigaction != on_fault)
-		chain_segv = old.sa_sigaction;
+	sigaction(SIGSEGV, &sa, NULL);
 	sigaction(SIGBUS, &sa, NULL);
 	sigaction(SIGFPE, &sa, NULL);
 	sigaction(SIGILL, &sa, NULL);

@@ -2,7 +2,6 @@
  * running vCPU is made to notice (see machine_private.h). The run loop is in run.c.
  */
 #include "vmm/machine_private.h"
-#include "vmm/bt.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -94,7 +93,8 @@ void machine_destroy(struct machine *m)
 {
 	if (!m)
 		return;
-	bt_destroy(m->vcpu.bt);
+	if (m->accel_free)
+		m->accel_free(m);
 	mem_destroy(m->mem);
 	evloop_fini(m);
 	clock_fini(m);

@@ -131,6 +131,8 @@ struct machine {
 	struct evloop_fd fds[EVLOOP_FDS];
 	uint32_t fd_generation;
 
+	void (*accel_free)(struct machine *m); /* the accelerator's state, NULL if it has none */
+
 	/* ---- CPUID and MSRs ---- */
 	const struct cpu_model *model;
 	unsigned (*counters_fn)(void *opaque, uint64_t *out, unsigned max);

@@ -1,5 +1,6 @@
 /* run.c - the vCPU thread: what every accelerator's loop shares, and the loop of -accel interp. */
 #include "vmm/bt.h"
+#include "vmm/interp/hostunit.h"
 
 #include <signal.h>
 #include <string.h>
@@ -132,6 +133,15 @@ static const struct mem_ops ops = {
 
 /* ------------------------------------------------------------------ the run */
 
+/* FERR# is wired to IRQ 13 on a PC: how CR0.NE = 0 guests hear of x87 exceptions (SDM vol. 1 8.7.2). */
+static enum fpu_ferr raise_irq13(struct vcpu *c)
+{
+	machine_lock(c->machine);
+	irq_pulse(c->machine, 13);
+	machine_unlock(c->machine);
+	return FPU_FERR_WAIT;
+}
+
 static void ignore(int sig)
 {
 	(void)sig;
@@ -162,6 +172,11 @@ unsigned machine_stats(struct machine *m, struct stat_row *rows, unsigned max)
 	return m->vcpu.bt ? bt_stat_rows(m->vcpu.bt, rows, max) : 0;
 }
 
+static void free_bt(struct machine *m)
+{
+	bt_destroy(m->vcpu.bt);
+}
+
 int machine_run(struct machine *m)
 {
 	struct vcpu *c = &m->vcpu;
@@ -175,11 +190,13 @@ int machine_run(struct machine *m)
 			fprintf(stderr, "bt86: %s\n", err);
 			return EXIT_INTERNAL;
 		}
+		m->accel_free = free_bt;
 	}
 	if (interp_init(err, sizeof err) < 0) {
 		fprintf(stderr, "bt86: %s\n", err);
 		return EXIT_INTERNAL;
 	}
+	fpu_ferr_hook = raise_irq13;
 	cpuid_set_counters(m, guest_counters, m);
 	mem_mode_changed(c);
 	mem_load_cr3(c);

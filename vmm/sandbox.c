@@ -39,17 +39,19 @@ static const int allowed[] = {
 };
 
 /* Terminal control and nothing else. */
-static const unsigned long ioctls[] = {TCGETS, TCSETS, TCSETSW, TCSETSF, TIOCGWINSZ, TIOCGPTN, FIONREAD, FIONBIO};
+static const unsigned long ioctls[] = {TCGETS, TCSETS, TCSETSW, TCSETSF, TIOCGWINSZ, TIOCGPTN, TIOCGPGRP, FIONREAD, FIONBIO};
 
 static void on_violation(int sig, siginfo_t *si, void *ctx)
 {
-	char line[] = "bt86: internal error: system call ....  outside the sandbox\n";
+	char line[] = "bt86: internal error: system call     is outside the sandbox\n";
+	char *digit = strstr(line, "    is") + 3;
 	int n = si->si_syscall;
 
 	(void)sig;
 	(void)ctx;
-	for (char *p = line + 40; n && p >= line + 37; p--, n /= 10)
-		*p = (char)('0' + n % 10);
+	machine_run_fatal_hook();
+	for (int i = 0; i < 3 && (n || i == 0); i++, n /= 10)
+		*digit-- = (char)('0' + n % 10);
 	if (write(2, line, sizeof line - 1) < 0)
 		_exit(EXIT_INTERNAL);
 	_exit(EXIT_INTERNAL);
