@@ -50,6 +50,10 @@ void bt_sync_space(struct bt *bt)
 	struct mem *mem = c->mem;
 	bool user = c->cpl == 3;
 	struct window *wu = mem_window_user(mem), *ws = mem_window_super(mem);
+
+	/* The page that the guest has just made for its user: now is when mapping it saves a fault. */
+	if (user && *mem_pending(mem))
+		mem_map_pending(mem);
 	uint32_t id = mem_window_id(user ? wu : ws), mode = translate_mode(c);
 
 	sync_segments(c);
