@@ -1,5 +1,9 @@
 /* test_interp_silicon.c - integer instructions of user mode, interpreted and run on the host, compared.
  *
+ * Besides the flat segments there are some in the host's LDT: 16-bit code, a 16-bit stack, data with a base
+ * and a limit, expand-down, read-only, execute-only. A case picks from them, so that limit checks, wrapping
+ * stacks and 16-bit defaults compare as well.
+ *
  * The host runs one instruction of a case in compatibility mode (CS 23h), single-stepped: a signal handler
  * replaces its context with the case's registers and TF set, and the next signal brings the registers, the
  * flags and the fault, if there was one. The code and data pages lie at the same addresses in the guest,
@@ -16,8 +20,10 @@
 
 #include <cmocka.h>
 
+#include <asm/ldt.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -26,12 +32,37 @@
 
 #define CODE		0x100000u
 #define DATA		0x200000u
-#define DATA_PAGES	4u	  /* writable */
-#define READONLY	0x204000u /* one page; what follows is not mapped */
+#define DATA_PAGES	16u /* writable */
 #define DATA_BYTES	(DATA_PAGES * PAGE_SIZE)
+#define READONLY	(DATA + DATA_BYTES) /* one page; what follows is not mapped */
 
 #define SEL_NATIVE_CODE 0x23
 #define SEL_NATIVE_DATA 0x2b
+
+/* The LDT. base and limit in bytes; attr as in a descriptor. */
+static const struct {
+	uint32_t base, limit;
+	uint16_t attr;
+} ldt[] = {
+#define LDT_CODE16 0
+	{0, 0xffffffff, SEG_CODE | SEG_RW},
+#define LDT_STACK16 1
+	{DATA, 0xffff, SEG_RW},
+#define LDT_LIMITED 2
+	{DATA + 0x123, 0x2fff, SEG_RW | SEG_DB},
+#define LDT_DOWN 3
+	{DATA, 0x1fff, SEG_RW | SEG_DC | SEG_DB},
+#define LDT_READ_ONLY 4
+	{0, 0xffffffff, SEG_DB},
+#define LDT_EXECUTE_ONLY 5
+	{0, 0xffffffff, SEG_CODE | SEG_DB},
+#define LDT_DOWN16 6
+	{DATA, 0x7fff, SEG_RW | SEG_DC},
+#define LDT_USED 7
+};
+#define LDT_SEL(n) (uint16_t)((n) << 3 | 7)
+
+static bool have_ldt;
 
 /* Those that signal return sets. */
 #define CASE_FLAGS (FL_ARITH | FL_DF | FL_AC)
@@ -40,6 +71,7 @@ struct regs {
 	uint32_t gpr[8], eip, eflags;
 	int trap; /* vector, or -1: none */
 	uint32_t error, cr2;
+	uint16_t cs, ss, ds, gs; /* ES is as DS, FS null */
 };
 
 /* ------------------------------------------------------------------ the host's side */
@@ -65,7 +97,7 @@ static void on_signal(int sig, siginfo_t *si, void *context)
 			g[greg_of[r]] = native.gpr[r];
 		g[REG_RIP] = native.eip;
 		g[REG_EFL] = native.eflags | FL_TF | FL_IF | FL_1;
-		g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll) | SEL_NATIVE_CODE;
+		g[REG_CSGSFS] = native.cs | (greg_t)native.ss << 48;
 		away = true;
 		return;
 	}
@@ -106,8 +138,19 @@ static void setup(void)
 	sigaltstack(&alt, NULL);
 	for (unsigned k = 0; k < sizeof signals / sizeof *signals; k++)
 		sigaction(signals[k], &sa, NULL);
-	/* 64-bit code leaves these null. */
-	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(SEL_NATIVE_DATA));
+	for (unsigned n = 0; n < LDT_USED; n++) {
+		uint16_t attr = ldt[n].attr;
+		bool pages = ldt[n].limit > 0xfffff;
+		struct user_desc d = {.entry_number = n,
+				      .base_addr = ldt[n].base,
+				      .limit = pages ? ldt[n].limit >> 12 : ldt[n].limit,
+				      .seg_32bit = !!(attr & SEG_DB),
+				      .contents = (unsigned)(attr & SEG_CODE ? 2 : 0) | !!(attr & SEG_DC),
+				      .read_exec_only = !(attr & SEG_RW),
+				      .limit_in_pages = pages};
+
+		have_ldt = syscall(SYS_modify_ldt, 0x11, &d, sizeof d) == 0;
+	}
 	map(CODE, PAGE_SIZE);
 	map(DATA, DATA_BYTES + PAGE_SIZE);
 }
@@ -115,6 +158,8 @@ static void setup(void)
 static void run_native(void)
 {
 	native.error = native.cr2 = 0;
+	/* 64-bit code does not care what is in these. */
+	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es\n\tmov %1, %%gs" : : "r"(native.ds), "r"(native.gs));
 	raise(SIGUSR1);
 	/* The kernel gives error codes that are the instruction's only for these. */
 	if (native.trap != VEC_PF)
@@ -141,11 +186,26 @@ static void guest_setup(void)
 		rig_put32(RIG_PT + 4 * page, pte);
 	}
 	mem_load_cr3(&rig);
-	for (unsigned s = 0; s < 6; s++)
-		rig.seg[s].sel = s == CS ? SEL_NATIVE_CODE : SEL_NATIVE_DATA;
 	rig.tr.limit = 0; /* no I/O permission bitmap */
-	rig.seg[FS] = rig.seg[GS] = (struct seg){0};
 	rig.cr0 |= CR0_NE | CR0_MP | CR0_AM;
+}
+
+static struct seg guest_segment(uint16_t sel)
+{
+	struct seg s = {.sel = sel,
+			.limit = 0xffffffff,
+			.attr = SEG_P | SEG_S | SEG_DPL | SEG_ACCESSED | SEG_RW | SEG_DB};
+
+	if (!sel)
+		return (struct seg){0};
+	if (sel & 4) {
+		s.base = ldt[sel >> 3].base;
+		s.limit = ldt[sel >> 3].limit;
+		s.attr = SEG_P | SEG_S | SEG_DPL | SEG_ACCESSED | ldt[sel >> 3].attr;
+	} else if (sel == SEL_NATIVE_CODE) {
+		s.attr |= SEG_CODE;
+	}
+	return s;
 }
 
 /* TF keeps a repeated instruction to one round, as it does on the host. */
@@ -156,6 +216,11 @@ static void run_guest(const struct insn *i)
 
 	memcpy(rig.gpr, guest.gpr, sizeof rig.gpr);
 	rig.eip = guest.eip;
+	rig.seg[CS] = guest_segment(guest.cs);
+	rig.seg[SS] = guest_segment(guest.ss);
+	rig.seg[DS] = rig.seg[ES] = guest_segment(guest.ds);
+	rig.seg[GS] = guest_segment(guest.gs);
+	rig.seg[FS] = guest_segment(0);
 	cpu_set_eflags(&rig, guest.eflags | FL_TF | FL_IF);
 	rig.exc = (struct exception){0};
 	rig.shadow = 0;
@@ -221,8 +286,8 @@ static unsigned put_opcode(uint8_t *p, unsigned op)
 
 static void random_bytes(uint8_t code[16])
 {
-	static const uint8_t prefixes[] = {0x66, 0x66, 0x66, 0x67, 0xf2, 0xf3,
-					   0xf0, 0x2e, 0x36, 0x3e, 0x26, 0x64};
+	static const uint8_t prefixes[] = {0x66, 0x66, 0x66, 0x67, 0xf2, 0xf3, 0xf0,
+					   0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65, 0x65};
 	unsigned n = 0, op;
 
 	do {
@@ -261,10 +326,38 @@ static uint32_t random_value(void)
 	}
 }
 
-/* The displacement of a memory operand is set so that the address falls near the data, mostly. */
-static void aim(uint8_t *code, const struct insn *i)
+static uint16_t random_segment(bool stack)
 {
-	uint32_t target = DATA + rnd() % (DATA_BYTES + PAGE_SIZE), sum;
+	unsigned n = rnd() % (LDT_USED + 4);
+
+	/* Loading a segment that may not be read is refused, and SS takes nothing but writable data. */
+	if (!have_ldt || n >= LDT_USED || n == LDT_EXECUTE_ONLY ||
+	    (stack && (ldt[n].attr & (SEG_CODE | SEG_RW)) != SEG_RW))
+		return SEL_NATIVE_DATA;
+	return LDT_SEL(n);
+}
+
+static uint16_t random_code_segment(void)
+{
+	if (!have_ldt)
+		return SEL_NATIVE_CODE;
+	switch (rnd() % 8) {
+	case 0:
+		return LDT_SEL(LDT_EXECUTE_ONLY);
+	case 1:
+	case 2:
+		return LDT_SEL(LDT_CODE16);
+	default:
+		return SEL_NATIVE_CODE;
+	}
+}
+
+/* The displacement of a memory operand is set so that the address falls near the data, mostly. */
+static void aim(uint8_t *code, const struct insn *i, const struct regs *r)
+{
+	const uint16_t sel[6] = {r->ds, r->cs, r->ss, r->ds, 0, r->gs};
+	uint32_t base = guest_segment(sel[i->seg]).base, sum;
+	uint32_t target = base ? rnd() % 0x4000 : DATA + rnd() % (DATA_BYTES + PAGE_SIZE);
 
 	if (!i->has_mem || i->disp_size != 4 || rnd() % 8 == 0)
 		return;
@@ -290,7 +383,7 @@ static void show(const char *who, const struct regs *r)
 	       r->trap, r->error, r->cr2);
 	for (unsigned k = 0; k < 8; k++)
 		printf(" %08x", r->gpr[k]);
-	printf("\n");
+	printf(" cs %x ss %x ds %x gs %x\n", r->cs, r->ss, r->ds, r->gs);
 }
 
 static unsigned failures;
@@ -300,7 +393,7 @@ static void report(const uint8_t *code, const struct insn *i, const struct regs 
 	static unsigned per_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 
 	failures++;
-	if (per_mnemonic[i->mnemonic]++ > 2 || failures > 60)
+	if (per_mnemonic[i->mnemonic]++ > 1 || failures > 60)
 		return;
 	printf("%s:", ZydisMnemonicGetString((ZydisMnemonic)i->mnemonic));
 	for (unsigned k = 0; k < i->len; k++)
@@ -330,16 +423,24 @@ static void one_case(bool all_flags)
 	struct regs before = {.trap = -1};
 	struct insn i;
 
+	before.cs = random_code_segment();
+	before.ss = random_segment(true);
+	before.ds = random_segment(false);
+	before.gs = random_segment(false);
 	for (unsigned r = 0; r < 8; r++)
 		before.gpr[r] = rig.gpr[r] = random_value();
 	if (rnd() % 4)
-		before.gpr[ESP] = rig.gpr[ESP] = DATA + 64 + rnd() % (DATA_BYTES - 128);
+		before.gpr[ESP] = rig.gpr[ESP] =
+			(before.ss & 4 ? 0 : DATA) + 64 +
+			rnd() % (before.ss & 4 && rnd() % 2 ? 0x2f00 : DATA_BYTES - 128);
+	else if (rnd() % 2) /* near the ends of a 64 KiB stack */
+		before.gpr[ESP] = rig.gpr[ESP] = (rnd() & 0xffff0000u) | (((rnd() & 31) - 16) & 0xffff);
 	before.eflags = rnd() & (FL_ARITH | FL_DF | (rnd() % 4 ? 0 : FL_AC));
 	random_bytes(code);
-	if (decode_insn(code, 15, true, &i) != DECODE_OK || skipped(&i))
+	if (decode_insn(code, 15, before.cs != LDT_SEL(LDT_CODE16), &i) != DECODE_OK || skipped(&i))
 		return;
-	aim(code, &i);
-	decode_insn(code, 15, true, &i);
+	aim(code, &i, &before);
+	decode_insn(code, 15, before.cs != LDT_SEL(LDT_CODE16), &i);
 	before.eip = CODE + rnd() % (PAGE_SIZE - 16);
 	memcpy((void *)(uintptr_t)before.eip, code, i.len);
 	mem_phys_write(rig.mem, before.eip, code, i.len);

@@ -123,12 +123,13 @@ int op_movbe_crc32(struct vcpu *c, const struct insn *i)
 	return i->prefix & INSN_REPNE ? crc32(c, i) : movbe(c, i);
 }
 
+/* A bit of EBX (reg 1) or ECX (reg 2). */
 static bool host_has(unsigned leaf, unsigned reg, unsigned bit)
 {
-	uint32_t r[4];
+	uint32_t eax = leaf, ebx, ecx = 0, edx;
 
-	__asm__("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(0));
-	return r[reg] >> bit & 1;
+	__asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+	return (reg == 1 ? ebx : ecx) >> bit & 1;
 }
 
 /* RDRAND and RDSEED run on the host; where it has none they fail (CF clear), which the guest must expect

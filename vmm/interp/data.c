@@ -304,9 +304,9 @@ int op_cbw(struct vcpu *c, const struct insn *i)
 int op_cwd(struct vcpu *c, const struct insn *i)
 {
 	if (i->opsize == 4)
-		c->gpr[EDX] = (uint32_t)((int32_t)c->gpr[EAX] >> 31);
+		c->gpr[EDX] = c->gpr[EAX] >> 31 ? 0xffffffffu : 0;
 	else
-		set_reg16(c, EDX, (uint16_t)((int16_t)c->gpr[EAX] >> 15));
+		set_reg16(c, EDX, c->gpr[EAX] & 0x8000u ? 0xffffu : 0);
 	return INSN_NEXT;
 }
 

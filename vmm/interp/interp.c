@@ -81,7 +81,7 @@ static int decode_at(struct vcpu *c, uint32_t lin, bool code32, struct cached *e
 	unsigned want = room < INSN_MAX_LEN ? room + 1 : INSN_MAX_LEN;
 	uint8_t buf[INSN_MAX_LEN];
 	enum decode_result r;
-	int have, more;
+	int have;
 
 	if (c->eip > c->seg[CS].limit)
 		return cpu_raise_error(c, VEC_GP, 0);
@@ -90,7 +90,7 @@ static int decode_at(struct vcpu *c, uint32_t lin, bool code32, struct cached *e
 		return -1;
 	r = decode_insn(buf, (unsigned)have, code32, &e->i);
 	if (r == DECODE_MORE && (unsigned)have < want) {
-		more = fetch_bytes(c, lin + (unsigned)have, buf + have, want - (unsigned)have);
+		int more = fetch_bytes(c, lin + (unsigned)have, buf + have, want - (unsigned)have);
 		if (more < 0)
 			return -1;
 		r = decode_insn(buf, want, code32, &e->i);

@@ -114,7 +114,7 @@ int op_enter(struct vcpu *c, const struct insn *i)
 
 	if (stack_push(c, &sp, size, bp))
 		return -1;
-	frame = sp;
+	frame = (c->gpr[ESP] & ~mask) | sp; /* all of ESP, on a 16-bit stack too */
 	for (unsigned k = 1; k < level; k++) {
 		uint32_t from;
 

@@ -427,14 +427,19 @@ int op_invd(struct vcpu *c, const struct insn *i)
 	return need_cpl0(c) ? -1 : INSN_NEXT;
 }
 
-/* 0F AE /7: SFENCE in the register form; CLFLUSH faults as a load of one byte would. */
+/* 0F AE /7: SFENCE in the register form. CLFLUSH faults as a load of one byte would, but that it may go
+ * through an execute-only segment. */
 int op_clflush_sfence(struct vcpu *c, const struct insn *i)
 {
+	const struct seg *s = &c->seg[i->seg];
+	uint32_t off = interp_ea(c, i);
 	uint8_t b;
 
 	if (i->mod == 3)
 		return INSN_NEXT;
-	return interp_read8(c, i->seg, interp_ea(c, i), &b);
+	if ((s->attr & (SEG_P | SEG_CODE)) == (SEG_P | SEG_CODE) && seg_holds(s, off, 1))
+		return mem_read8(c, s->base + off, &b, interp_acc(c));
+	return interp_read8(c, i->seg, off, &b);
 }
 
 /* ------------------------------------------------------------------ time, identification, MSRs */
