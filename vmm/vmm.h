@@ -189,7 +189,8 @@ bool cpu_offers(const struct vcpu *c, const struct insn *i);
 /* Delivers c->exc, or an external interrupt vector, through the IDT. -1 on triple fault. */
 int interp_deliver_exception(struct vcpu *c);
 int interp_deliver_interrupt(struct vcpu *c, uint8_t vector);
-/* Forget decoded instructions of this physical page / all. */
+/* Guest memory that holds code was changed; forget all decoded instructions. The interpreter checks what it has decoded
+ * against memory each time it executes it, so the former has nothing to do, and the latter is for a new CPU model. */
 void interp_code_written(struct vcpu *c, uint64_t gpa, unsigned len);
 void interp_flush(struct vcpu *c);
 

@@ -49,16 +49,18 @@ static inline uint64_t load64(const uint8_t *p)
 	return v;
 }
 
+static uint64_t low_bytes(unsigned n)
+{
+	return n >= 8 ? ~0ull : (1ull << 8 * n) - 1;
+}
+
+/* No libc here or below: it may use vector registers, which can hold the guest's (cpu_fpu_live). */
 static void fill(const struct vcpu *c, struct cached *e, uint32_t lin, bool code32)
 {
-	uint8_t bytes[16] = {0}, ones[16] = {0};
-
-	memcpy(bytes, e->i.raw, e->i.len);
-	memset(ones, 0xff, e->i.len);
-	e->word[0] = load64(bytes);
-	e->word[1] = load64(bytes + 8);
-	e->mask[0] = load64(ones);
-	e->mask[1] = load64(ones + 8);
+	e->mask[0] = low_bytes(e->i.len);
+	e->mask[1] = low_bytes(e->i.len > 8 ? e->i.len - 8u : 0);
+	e->word[0] = load64(e->i.raw) & e->mask[0];
+	e->word[1] = load64(e->i.raw + 7) >> 8 & e->mask[1];
 	e->lin = lin;
 	e->code32 = code32;
 	e->fn = cpu_offers(c, &e->i) ? interp_handler(&e->i) : op_ud;
@@ -155,7 +157,8 @@ void interp_code_written(struct vcpu *c, uint64_t gpa, unsigned len)
 void interp_flush(struct vcpu *c)
 {
 	(void)c;
-	memset(cache, 0, sizeof cache);
+	for (unsigned k = 0; k < CACHE_SIZE; k++)
+		cache[k].mask[0] = 0;
 }
 
 /* ------------------------------------------------------------------ one instruction */
