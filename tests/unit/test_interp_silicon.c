@@ -473,7 +473,7 @@ static void test_silicon(void **state)
 	rig_bytes(READONLY, mem + DATA_BYTES, PAGE_SIZE);
 	mprotect((void *)(uintptr_t)READONLY, PAGE_SIZE, PROT_READ);
 	mprotect((void *)(uintptr_t)CODE, PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
-	for (unsigned long n = cases ? strtoul(cases, NULL, 0) : 200000; n--;)
+	for (unsigned long n = cases ? strtoul(cases, NULL, 0) : 100000; n--;)
 		one_case(all);
 	assert_int_equal(failures, 0);
 }
