@@ -191,6 +191,15 @@ void rig_paging(void)
 	mem_load_cr3(&rig);
 }
 
+void rig_paged(unsigned cpl)
+{
+	rig_protected(cpl);
+	rig_paging();
+	rig_put32(RIG_PT + 4 * (RIG_NOT_MAPPED >> 12), 0);
+	rig_put32(RIG_PT + 4 * (RIG_READ_ONLY >> 12), RIG_READ_ONLY | PTE_P | PTE_US);
+	mem_load_cr3(&rig);
+}
+
 void rig_real(void)
 {
 	rig_reset();
@@ -220,4 +229,9 @@ int rig_vector(void)
 	uint32_t at = rig.seg[CS].base + rig.eip - RIG_STUBS;
 
 	return at < 256 ? (int)at : -1;
+}
+
+uint32_t rig_pushed(unsigned word)
+{
+	return rig_get32(rig.gpr[ESP] + 4 * word);
 }

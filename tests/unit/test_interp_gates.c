@@ -7,21 +7,9 @@
 
 #include "interp_rig.h"
 
-static uint32_t pushed(unsigned word)
-{
-	return rig_get32(rig.gpr[ESP] + 4 * word);
-}
-
 static uint16_t pushed16(unsigned word)
 {
 	return rig_get16(rig.gpr[ESP] + 2 * word);
-}
-
-static void assert_fault(int vector, uint32_t error, uint32_t eip)
-{
-	assert_int_equal(rig_vector(), vector);
-	assert_int_equal(pushed(0), error);
-	assert_int_equal(pushed(1), eip);
 }
 
 /* ------------------------------------------------------------------ interrupts and IRET */
@@ -36,11 +24,11 @@ static void test_int_inner(void **state)
 	assert_int_equal(rig.cpl, 0);
 	assert_int_equal(rig.seg[SS].sel, SEL_DATA0);
 	assert_int_equal(rig.gpr[ESP], RIG_STACK0 - 20);
-	assert_int_equal(pushed(0), RIG_CODE + 2);
-	assert_int_equal(pushed(1), SEL_CODE3);
-	assert_int_equal(pushed(2), FL_IF | FL_NT | FL_CF | FL_1);
-	assert_int_equal(pushed(3), RIG_STACK);
-	assert_int_equal(pushed(4), SEL_DATA3);
+	assert_int_equal(rig_pushed(0), RIG_CODE + 2);
+	assert_int_equal(rig_pushed(1), SEL_CODE3);
+	assert_int_equal(rig_pushed(2), FL_IF | FL_NT | FL_CF | FL_1);
+	assert_int_equal(rig_pushed(3), RIG_STACK);
+	assert_int_equal(rig_pushed(4), SEL_DATA3);
 	assert_int_equal(cpu_eflags(&rig), FL_CF | FL_1);
 	/* back; data segments that CPL 3 may not use become null */
 	rig.seg[ES] = rig.seg[SS];
@@ -131,12 +119,12 @@ static void test_call_gate(void **state)
 	assert_int_equal(rig.cpl, 0);
 	assert_int_equal(rig.eip, RIG_CODE + 0x100);
 	assert_int_equal(rig.gpr[ESP], RIG_STACK0 - 24);
-	assert_int_equal(pushed(0), RIG_CODE + 7);
-	assert_int_equal(pushed(1), SEL_CODE3);
-	assert_int_equal(pushed(2), 0x1111);
-	assert_int_equal(pushed(3), 0x2222);
-	assert_int_equal(pushed(4), RIG_STACK);
-	assert_int_equal(pushed(5), SEL_DATA3);
+	assert_int_equal(rig_pushed(0), RIG_CODE + 7);
+	assert_int_equal(rig_pushed(1), SEL_CODE3);
+	assert_int_equal(rig_pushed(2), 0x1111);
+	assert_int_equal(rig_pushed(3), 0x2222);
+	assert_int_equal(rig_pushed(4), RIG_STACK);
+	assert_int_equal(rig_pushed(5), SEL_DATA3);
 	rig_run(1, 0xca, 8, 0); /* retf 8 releases the parameters of both stacks */
 	assert_int_equal(rig.cpl, 3);
 	assert_int_equal(rig.eip, RIG_CODE + 7);
@@ -171,7 +159,7 @@ static void test_far_direct(void **state)
 	rig_run(1, 0xff, 0x1b); /* call far [ebx] */
 	assert_int_equal(rig.seg[CS].base, 0x1000);
 	assert_int_equal(rig.eip, 0x20);
-	assert_int_equal(pushed(0), RIG_CODE + 2);
+	assert_int_equal(rig_pushed(0), RIG_CODE + 2);
 	assert_true(rig_get32(RIG_GDT + SEL_GATE + 4) & 0x100);
 	rig_run(1, 0xcb);
 	assert_int_equal(rig.eip, RIG_CODE + 2);
@@ -297,7 +285,7 @@ static void test_task_jump(void **state)
 	rig_put16(RIG_TSS2 + 0x64, 1);
 	rig_run(1, 0xea, 0, 0, 0, 0, SEL_TSS2, 0);
 	assert_int_equal(rig_vector(), VEC_DB);
-	assert_int_equal(pushed(0), RIG_CODE + 0x100);
+	assert_int_equal(rig_pushed(0), RIG_CODE + 0x100);
 	assert_true(rig.dr[6] & 0x8000);
 }
 
@@ -312,7 +300,7 @@ static void test_task_gate(void **state)
 	assert_int_equal(rig.eip, RIG_CODE + 0x100);
 	assert_int_equal(rig.cpl, 0);
 	assert_int_equal(rig.gpr[ESP], 0x8000 - 4);
-	assert_int_equal(pushed(0), 0);
+	assert_int_equal(rig_pushed(0), 0);
 	assert_int_equal(rig_get32(RIG_TSS + 0x20), RIG_CODE);
 	rig.gpr[ESP] += 4;
 	rig_run(1, 0xcf);
@@ -376,16 +364,16 @@ static void test_v86_exception(void **state)
 	assert_int_equal(rig.cpl, 0);
 	assert_false(cpu_v86(&rig));
 	assert_int_equal(rig.gpr[ESP], RIG_STACK0 - 40);
-	assert_int_equal(pushed(0), 0);
-	assert_int_equal(pushed(1), 0x10);
-	assert_int_equal(pushed(2), RIG_CODE >> 4);
-	assert_int_equal(pushed(3), FL_VM | FL_IF | FL_RF | FL_1);
-	assert_int_equal(pushed(4), 0x8000);
-	assert_int_equal(pushed(5), 0);
-	assert_int_equal(pushed(6), 0x1000 + ES);
-	assert_int_equal(pushed(7), 0x1000 + DS);
-	assert_int_equal(pushed(8), 0x1000 + FS);
-	assert_int_equal(pushed(9), 0x1000 + GS);
+	assert_int_equal(rig_pushed(0), 0);
+	assert_int_equal(rig_pushed(1), 0x10);
+	assert_int_equal(rig_pushed(2), RIG_CODE >> 4);
+	assert_int_equal(rig_pushed(3), FL_VM | FL_IF | FL_RF | FL_1);
+	assert_int_equal(rig_pushed(4), 0x8000);
+	assert_int_equal(rig_pushed(5), 0);
+	assert_int_equal(rig_pushed(6), 0x1000 + ES);
+	assert_int_equal(rig_pushed(7), 0x1000 + DS);
+	assert_int_equal(rig_pushed(8), 0x1000 + FS);
+	assert_int_equal(rig_pushed(9), 0x1000 + GS);
 	assert_int_equal(rig.seg[DS].attr & SEG_P, 0);
 	/* and back by iret */
 	rig.gpr[ESP] += 4;

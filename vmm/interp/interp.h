@@ -45,10 +45,12 @@ static inline unsigned interp_acc(const struct vcpu *c)
 	return c->cpl == 3 ? ACC_USER : 0;
 }
 
-/* The TLB entry for lin at the current privilege. struct mem begins with its TLB (mem.h), which saves a call here. */
+/* The TLB entry for lin at the current privilege. struct mem begins with its TLB (mem.h), which saves a call
+ * here. */
 static inline const struct tlb_entry *interp_tlb(const struct vcpu *c, uint32_t lin)
 {
-	return &((const struct soft_tlb *)(const void *)c->mem)->e[c->cpl == 3][(lin >> PAGE_SHIFT) % TLB_SIZE];
+	return &((const struct soft_tlb *)(const void *)c->mem)
+			->e[c->cpl == 3][(lin >> PAGE_SHIFT) % TLB_SIZE];
 }
 
 /* Offset of the memory operand, wrapped to the address size. */
