@@ -11,6 +11,8 @@ from harness import Machine, image
 FINE = (
     # No machine-check banks are announced, or fewer than QEMU has.
     r"mce: ",
+    # The machine has a keyboard and no mouse.
+    r"i8042: PNP: PS/2 appears to have AUX port disabled",
     # A firmware that is not there cannot be asked for a memory map of its own.
     r"DMI not present or invalid",
     # The scheduler clock starts from a TSC that has run since the host booted.

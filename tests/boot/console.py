@@ -86,11 +86,11 @@ def monitor(arguments, score):
         vm.prompt()
         vm.send("\x01c")
         time.sleep(0.5)
-        for text, answer in (("info registers", rb"(?i)EIP"), ("info cache", rb"(?i)block"), ("info windows", rb"(?i)window"),
-                             ("info traces", rb"(?i)trace"), ("x/4xw 0xc0000000", rb"(?i)c0000000.*0x[0-9a-f]{8}"), ("stop", rb""), ("cont", rb"")):
+        for text, answer in (("info registers", rb"EIP"), ("info cache", rb"block"), ("info windows", rb"window"),
+                             ("info traces", rb"trace"), ("x/4xw 0xc0000000", rb"c0000000.*0x[0-9a-f]{8}"), ("stop", rb""), ("cont", rb"")):
             mark = vm.seen = len(vm.log)
             vm.send(text + "\r")
-            vm.expect(re.escape(text.encode()) + rb"[^\r\n]*[\r\n]+.*" + answer, 10)
+            vm.expect(re.escape(text.encode()) + rb"[^\r\n]*[\r\n]+.*(?i:" + answer + rb")", 10)
             score.check(f"monitor: {text}", len(vm.log) > mark)
         vm.send("\x01c")
         time.sleep(0.3)

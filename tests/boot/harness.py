@@ -12,6 +12,7 @@
 The machine under test is bt86 or, to test the tests, QEMU (--vmm qemu).
 """
 import argparse
+import ctypes
 import fcntl
 import os
 import pty
@@ -28,6 +29,14 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 KERNELS = ("686", "686-pae")
 SKIP = 77  # ctest's SKIP_RETURN_CODE
+_LIBC = ctypes.CDLL(None)
+
+
+def _become_foreground():
+    """Runs in the child: its standard input becomes the controlling terminal, as under a login shell; and the
+    kernel kills it when this test is killed (prctl PR_SET_PDEATHSIG)."""
+    _LIBC.prctl(1, signal.SIGKILL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 class Timeout(Exception):
@@ -110,7 +119,7 @@ class Machine:
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
         self.terminal = termios.tcgetattr(self.slave)
         self.process = subprocess.Popen(self.line, stdin=self.slave, stdout=self.slave, stderr=self.slave,
-                                        start_new_session=True)
+                                        start_new_session=True, preexec_fn=_become_foreground)
 
     def __enter__(self):
         return self
