@@ -63,7 +63,7 @@ static struct board *make_board(struct machine *m, const struct options *o, char
 {
 	struct board_config cfg = {.debug_exit = o->machine.debug_exit, .debugcon = o->debugcon};
 
-	cfg.serial[0] = o->nserial > 0 ? o->serial[0] : "stdio";
+	cfg.serial[0] = o->nserial > 0 ? o->serial[0] : "mon:stdio";
 	cfg.serial[1] = o->nserial > 1 ? o->serial[1] : NULL;
 	return board_create(m, &cfg, err, ERR_LEN);
 }

@@ -25,6 +25,14 @@ void chardev_restore_terminal(void)
 	raw_fd = -1;
 }
 
+/* Changing our controlling terminal from the background would stop us; another terminal has no say in that. */
+static bool in_foreground(int fd)
+{
+	pid_t group = tcgetpgrp(fd);
+
+	return group < 0 || group == own_group;
+}
+
 static void on_fatal_signal(int sig)
 {
 	chardev_restore_terminal();
@@ -35,7 +43,7 @@ static void on_fatal_signal(int sig)
 static void on_continue(int sig)
 {
 	(void)sig;
-	if (raw_fd >= 0 && tcgetpgrp(raw_fd) == own_group)
+	if (raw_fd >= 0 && in_foreground(raw_fd))
 		tcsetattr(raw_fd, TCSANOW, &raw);
 }
 
@@ -55,9 +63,8 @@ void terminal_raw(int fd)
 				    SIGILL, SIGFPE,  SIGABRT, SIGTRAP, SIGSYS};
 	static bool registered;
 
-	/* Changing a terminal from the background would stop us. */
 	own_group = getpgrp();
-	if (!isatty(fd) || tcgetpgrp(fd) != own_group || tcgetattr(fd, &saved) < 0)
+	if (!isatty(fd) || !in_foreground(fd) || tcgetattr(fd, &saved) < 0)
 		return;
 	raw = saved;
 	raw.c_iflag &= ~(tcflag_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
