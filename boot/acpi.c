@@ -14,7 +14,6 @@
  *         Device (PCI0) { _HID PNP0A03, _UID 0, _PRT {},
  *                         _CRS bus 0-255, I/O 0-0xcf7 and 0xd00-0xffff, memory 0xc0000000-0xfebfffff }
  *         Device (RTC_) { _HID PNP0B00, _CRS IO 0x70, IRQ 8 }
- *         Device (KBD_) { _HID PNP0303, _CRS IO 0x60, 0x64, IRQ 1 }
  *         Device (COM1) { _HID PNP0501, _UID 1, _CRS IO 0x3f8, IRQ 4 }
  *         Device (COM2) { _HID PNP0501, _UID 2, _CRS IO 0x2f8, IRQ 3 }
  *     }
@@ -265,7 +264,6 @@ struct isa_device {
 
 static const struct isa_device isa_devices[] = {
 	{"RTC_", "PNP0B00", 0, 8, {{0x70, 2}}},
-	{"KBD_", "PNP0303", 0, 1, {{0x60, 1}, {0x64, 1}}},
 	{"COM1", "PNP0501", 1, 4, {{0x3f8, 8}}},
 	{"COM2", "PNP0501", 2, 3, {{0x2f8, 8}}},
 };
