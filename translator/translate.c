@@ -148,6 +148,8 @@ static void decode_block(struct tr *t)
 		if (r != DECODE_OK) {
 			in->len = straddles ? (uint8_t)avail : 1;
 			t->class[t->n] = CL_INTERP_END;
+		} else if (translate_host.offers && !translate_host.offers(in)) {
+			t->class[t->n] = CL_INTERP_END;
 		} else {
 			t->class[t->n] = (uint8_t)classify(in, rq->mode);
 		}

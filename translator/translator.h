@@ -71,6 +71,8 @@ struct translate_request {
 struct translate_host {
 	bool bmi2;
 	bool pure;  /* blocks of more than one instruction have no callouts with effects outside registers and memory */
+	/* Whether the guest's CPU model has the instruction; NULL: it has all that decode.c lets through. */
+	bool (*offers)(const struct insn *i);
 	bool count; /* not the CPU's but the user's wish: emitted code counts the instructions it runs (hot.insns) */
 };
 extern struct translate_host translate_host;

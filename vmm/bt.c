@@ -424,6 +424,13 @@ static void log_line(const char *text)
 	log_printf(log_on(LOG_OUT_ASM) ? LOG_OUT_ASM : LOG_IN_ASM, "%s\n", text);
 }
 
+static struct vcpu *model_cpu;
+
+static bool model_offers(const struct insn *i)
+{
+	return cpu_offers(model_cpu, i);
+}
+
 struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 {
 	const uint64_t entry[4] = {(uint64_t)(uintptr_t)bt_go_miss, (uint64_t)(uintptr_t)bt_go_ret_miss,
@@ -439,6 +446,9 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	bt->sole_super = true;
 	translate_init();
 	translate_log_line = log_line;
+	model_cpu = bt->c;
+	if (m->cfg.cpu_model && strcmp(m->cfg.cpu_model, "max"))
+		translate_host.offers = model_offers;
 	translate_host.count = m->cfg.count_insns;
 	if (m->cfg.verify_every) {
 		translate_host.pure = true;
