@@ -31,7 +31,7 @@ ALARMING = re.compile(
     r"|bad page|corrupt|nobody cared|unexpected (IRQ|NMI)|NMI received|irq \d+: |trap .* ip:|double fault", re.M)
 
 # Lines that come or don't, depending on how busy the host was.
-PASSING = re.compile(r"tsc: (Fast TSC calibration|Unable to calibrate|using .* reference)|PM-Timer running at invalid rate"
+PASSING = re.compile(r"tsc: (Fast TSC calibration|Refined TSC|Unable to calibrate|using .* reference)|PM-Timer running at invalid rate"
                      r"|clocksource: acpi_pm:|APIC calibration not consistent|APIC delta adjusted")
 
 VARYING = (
