@@ -294,6 +294,11 @@ enum insn_class classify(const struct insn *i, uint32_t mode)
 	}
 }
 
+unsigned classify_insn(const struct insn *i, uint32_t mode)
+{
+	return classify(i, mode);
+}
+
 bool class_ends_block(enum insn_class cl)
 {
 	switch (cl) {

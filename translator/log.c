@@ -19,16 +19,18 @@ static void side(csh h, const uint8_t *code, size_t len, uint64_t addr, const ch
 	cs_free(insn, 1);
 }
 
-void translate_log(const struct cache *k, const struct block *b, const uint8_t *code, unsigned len)
+void translate_log(const struct cache *k, const struct block *b, const uint8_t *code, unsigned len, unsigned sides)
 {
 	csh g, h;
 
-	if (!translate_log_line || cs_open(CS_ARCH_X86, CS_MODE_32, &g) != CS_ERR_OK)
+	if (!translate_log_line)
 		return;
-	side(g, code, len, b->eip, "<");
-	cs_close(&g);
-	if (cs_open(CS_ARCH_X86, CS_MODE_64, &h) != CS_ERR_OK)
-		return;
-	side(h, k->rx + b->host, b->host_end - b->host, b->host, ">");
-	cs_close(&h);
+	if (sides & TRANSLATE_LOG_GUEST && cs_open(CS_ARCH_X86, CS_MODE_32, &g) == CS_ERR_OK) {
+		side(g, code, len, b->eip, "<");
+		cs_close(&g);
+	}
+	if (sides & TRANSLATE_LOG_HOST && cs_open(CS_ARCH_X86, CS_MODE_64, &h) == CS_ERR_OK) {
+		side(h, k->rx + b->host, b->host_end - b->host, b->host, ">");
+		cs_close(&h);
+	}
 }

@@ -85,9 +85,12 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 
 /* The name of a class that a callout's argument carries, for statistics. */
 const char *insn_class_name(unsigned cl);
+unsigned classify_insn(const struct insn *i, uint32_t mode);
 
 /* -d in_asm, op, out_asm: prints both sides of a block. */
-void translate_log(const struct cache *k, const struct block *b, const uint8_t *code, unsigned len);
+#define TRANSLATE_LOG_GUEST 1u
+#define TRANSLATE_LOG_HOST  2u
+void translate_log(const struct cache *k, const struct block *b, const uint8_t *code, unsigned len, unsigned sides);
 extern void (*translate_log_line)(const char *line);
 
 /* ------------------------------------------------------------------ entry.S */

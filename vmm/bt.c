@@ -87,6 +87,8 @@ void bt_code_written(struct bt *bt, uint64_t gpa, unsigned len)
 
 	bt->st.code_writes++;
 	bt->st.blocks_hit += n;
+	if (log_on(LOG_TRACE))
+		log_printf(LOG_TRACE, "code write at physical %#lx, %u bytes: %u blocks dropped\n", (unsigned long)gpa, len, n);
 	if (n) {
 		bt->gen++;
 		site_forget(gpa, len < 64 ? len : 64);
@@ -175,6 +177,26 @@ static void perf_map_add(struct bt *bt, const struct block *b)
 	fputc('\n', bt->perf_map);
 }
 
+/* -d in_asm, op, out_asm: the guest's code, the rule chosen for each instruction, the emitted code. */
+static void log_block(struct bt *bt, const struct block *b, const uint8_t *code)
+{
+	unsigned sides = (log_on(LOG_IN_ASM) ? TRANSLATE_LOG_GUEST : 0) | (log_on(LOG_OUT_ASM) ? TRANSLATE_LOG_HOST : 0);
+
+	log_printf(log_on(LOG_IN_ASM)  ? LOG_IN_ASM
+		   : log_on(LOG_OUT_ASM) ? LOG_OUT_ASM
+					 : LOG_OP,
+		   "block %08x, physical %#lx, mode %02x, %u instructions\n", b->eip, (unsigned long)b->gpa, b->mode, b->ninsn);
+	for (unsigned i = 0; log_on(LOG_OP) && i < b->ninsn; i++) {
+		struct insn in;
+		unsigned at = b->side[i].guest, left = b->len - b->len2 - at;
+		if (decode_insn(code + at, left < 15 ? left : 15, true, &in) == DECODE_OK)
+			log_printf(LOG_OP, "= %08x  %s%s\n", b->eip + at, insn_class_name(classify_insn(&in, b->mode)),
+				   site_get(b->gpa + at, b->mode & MODE_USER) & ~SITE_TRAPPED ? " (adapted)" : "");
+	}
+	if (sides)
+		translate_log(&bt->k, b, code, b->len - b->len2, sides);
+}
+
 static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struct second_page *second)
 {
 	struct vcpu *c = bt->c;
@@ -203,8 +225,8 @@ static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struc
 		mem_trace_add(c->mem, b->gpa2, TRACE_CODE);
 	if (bt->perf_map)
 		perf_map_add(bt, b);
-	if (log_on(LOG_IN_ASM) || log_on(LOG_OUT_ASM))
-		translate_log(&bt->k, b, rq.code, b->len - b->len2);
+	if (log_on(LOG_IN_ASM) || log_on(LOG_OP) || log_on(LOG_OUT_ASM))
+		log_block(bt, b, rq.code);
 	bt->st.tsc_translate += __builtin_ia32_rdtsc() - t0;
 	return b;
 }
@@ -319,6 +341,24 @@ static int bt_on_exit(struct vcpu *c, int how)
 	return 0;
 }
 
+/* -d exec and -d cpu: what the dispatcher enters. Chained blocks follow one another unseen. */
+static void log_enter(const struct vcpu *c, const struct block *b)
+{
+	uint32_t off;
+	const char *sym;
+
+	if (log_on(LOG_EXEC)) {
+		sym = symbols_find(b->eip, &off);
+		log_printf(LOG_EXEC, "exec %08x mode %02x%s%s\n", b->eip, b->mode, sym ? " " : "", sym ? sym : "");
+	}
+	if (log_on(LOG_CPU))
+		log_printf(LOG_CPU,
+			   "EAX=%08x EBX=%08x ECX=%08x EDX=%08x ESI=%08x EDI=%08x EBP=%08x ESP=%08x EIP=%08x EFL=%08x "
+			   "CPL=%u CR3=%08x\n",
+			   c->gpr[EAX], c->gpr[EBX], c->gpr[ECX], c->gpr[EDX], c->gpr[ESI], c->gpr[EDI], c->gpr[EBP],
+			   c->gpr[ESP], c->eip, cpu_eflags(c), c->cpl, c->cr3);
+}
+
 /* Runs translated code from c->eip until something has to be done outside. */
 static void execute(struct bt *bt)
 {
@@ -351,6 +391,8 @@ static void execute(struct bt *bt)
 				cache_table_set(&bt->k, bt->cur, c->eip, b);
 			c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->body);
 		}
+		if (log_on(LOG_EXEC) || log_on(LOG_CPU))
+			log_enter(c, b);
 		from = NULL;
 		resume = fill = false;
 		c->hot.kick = 0;

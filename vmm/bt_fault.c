@@ -19,6 +19,10 @@ struct spot {
 /* Learns flags about the instruction and drops every block that contains it, so that they are translated anew. */
 static void adapt(struct bt *bt, const struct spot *s, unsigned flags)
 {
+	if (log_on(LOG_TRACE))
+		log_printf(LOG_TRACE, "the instruction at %08x is translated anew as%s%s%s\n", s->eip,
+			   flags & SITE_USER ? " user" : "", flags & SITE_MIXED ? " mixed" : "",
+			   flags & SITE_CALLOUT ? " callout" : "");
 	site_add(s->gpa, s->b->mode & MODE_USER, flags);
 	cache_invalidate(&bt->k, s->gpa, 1, NULL);
 	bt->gen++;

@@ -172,7 +172,7 @@ static void report(struct verify *v, const struct block *b, const char *what)
 	print_state("translator", c);
 	fprintf(stderr, "guest code (<) and emitted code (>):\n");
 	translate_log_line = line;
-	translate_log(&v->bt->k, b, code, b->len - b->len2);
+	translate_log(&v->bt->k, b, code, b->len - b->len2, TRANSLATE_LOG_GUEST | TRANSLATE_LOG_HOST);
 	fprintf(stderr, "blocks before, the latest last:");
 	for (unsigned i = 0; i < HISTORY; i++)
 		fprintf(stderr, " %08x", v->history[(v->at + i) % HISTORY]);
