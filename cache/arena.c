@@ -1,7 +1,7 @@
 /* arena.c - the code arena and the cache's life: shared memory with a writable and an executable view (W^X).
  *
- * It is anonymous memory and not a memfd because perf looks for the symbols of /tmp/perf-PID.map (--perf-map) only in
- * mappings that it takes for anonymous. */
+ * It is anonymous memory and not a memfd because perf looks for the symbols of /tmp/perf-PID.map (--perf-map)
+ * only in mappings that it takes for anonymous. */
 #include "cache/cache_private.h"
 
 #include <stdio.h>
@@ -87,5 +87,6 @@ void cache_flush(struct cache *k)
 
 bool cache_has_room(const struct cache *k, uint32_t bytes)
 {
-	return k->cold - k->hot > bytes && k->nblocks < k->max_blocks && k->nsides + CACHE_MAX_INSNS < k->max_sides;
+	return k->cold - k->hot > bytes && k->nblocks < k->max_blocks &&
+	       k->nsides + CACHE_MAX_INSNS < k->max_sides;
 }

@@ -85,9 +85,10 @@ static void page_unlink(struct cache *k, struct block *b, uint64_t gpa)
 	*p = *page_link(k, b, slot);
 }
 
-/* Makes what may still be reached in a dropped block harmless: its code stays in the arena until the next flush
- * because the return stack may hold its landing pad, and because the CPU may be in it right now. The entry stub is
- * reached through tables: its body is cut off by turning its first instruction into a jump to the miss handler. */
+/* Makes what may still be reached in a dropped block harmless: its code stays in the arena until the next
+ * flush because the return stack may hold its landing pad, and because the CPU may be in it right now. The
+ * entry stub is reached through tables: its body is cut off by turning its first instruction into a jump to
+ * the miss handler. */
 static void poison_entries(struct cache *k, struct block *b)
 {
 	/* jmp [r15 + go_miss]: 41 ff a7 disp32 */
@@ -144,7 +145,8 @@ unsigned cache_invalidate(struct cache *k, uint64_t gpa, unsigned len, bool *lef
 		if (touches(b, gpa, len)) {
 			cache_drop(k, b);
 			n++;
-		} else if (left && (b->gpa >> PAGE_SHIFT == page || (b->len2 && b->gpa2 >> PAGE_SHIFT == page))) {
+		} else if (left &&
+			   (b->gpa >> PAGE_SHIFT == page || (b->len2 && b->gpa2 >> PAGE_SHIFT == page))) {
 			*left = true;
 		}
 	}

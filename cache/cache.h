@@ -1,15 +1,18 @@
-/* cache.h - the translation cache: code arena, block map, chaining, indirect-branch tables, return prediction.
+/* cache.h - the translation cache: code arena, block map, chaining, indirect-branch tables, return
+ * prediction.
  *
- * The arena is shared memory mapped twice, writable for the emitter and executable for the CPU, never both. Hot code
- * grows up from its start, cold code (exit stubs) down from its end; when they meet, everything is flushed.
+ * The arena is shared memory mapped twice, writable for the emitter and executable for the CPU, never both.
+ * Hot code grows up from its start, cold code (exit stubs) down from its end; when they meet, everything is
+ * flushed.
  *
- * A *block* is a translation of a run of guest instructions, keyed by (guest-physical address, linear EIP, mode).
- * An *exit* is a patchable branch out of a block: it leads to its cold stub, or, chained, straight to the body of
- * the target block. A *space* is what translated code needs to run in one (window, mode): an indirect-branch table
- * (r14) and a return-prediction stack (rsp).
+ * A *block* is a translation of a run of guest instructions, keyed by (guest-physical address, linear EIP,
+ * mode). An *exit* is a patchable branch out of a block: it leads to its cold stub, or, chained, straight to
+ * the body of the target block. A *space* is what translated code needs to run in one (window, mode): an
+ * indirect-branch table (r14) and a return-prediction stack (rsp).
  *
- * Ownership: one struct cache, used by the vCPU thread only; cache_unlink_at and cache_find_pc may also be called in
- * a signal handler of that thread that interrupted translated code (never one that interrupted this module).
+ * Ownership: one struct cache, used by the vCPU thread only; cache_unlink_at and cache_find_pc may also be
+ * called in a signal handler of that thread that interrupted translated code (never one that interrupted this
+ * module).
  */
 #ifndef BT86_CACHE_H
 #define BT86_CACHE_H
@@ -24,7 +27,7 @@
 #define CACHE_MISS_STUB	 16u	/* arena offset of a jump to the miss handler */
 #define CACHE_PAGE_LISTS 16384u /* pages whose numbers are equal modulo this share a list */
 #define CACHE_MAX_EXITS	 4
-#define CACHE_MAX_INSNS 32
+#define CACHE_MAX_INSNS	 32
 
 enum exit_kind {
 	EXIT_JMP, /* jmp rel32, or the rel32 of a jcc */
@@ -41,7 +44,7 @@ struct exit_link {
 	uint32_t stub;		/* arena offset of the cold stub */
 	uint32_t target;	/* linear EIP */
 	uint8_t kind;
-	bool cross;   /* target stands on another page: may be chained only in the sole supervisor window */
+	bool cross;    /* target stands on another page: may be chained only in the sole supervisor window */
 	bool by_table; /* the stub goes through the table */
 };
 
@@ -53,26 +56,26 @@ struct side_entry {
 	uint8_t flags;	  /* SIDE_* */
 	uint8_t rep;	  /* SIDE_REP: offset of the string instruction itself from host */
 };
-#define SIDE_REP  0x1 /* a rep string instruction: rsi, rdi, rcx hold partial progress */
+#define SIDE_REP 0x1 /* a rep string instruction: rsi, rdi, rcx hold partial progress */
 
 struct block {
 	uint64_t gpa;
 	uint32_t eip;
 	uint32_t mode;
-	uint32_t host;	    /* arena offset of the entry stub (r8d is checked) */
-	uint32_t body;	    /* arena offset of the first instruction's code */
-	uint32_t host_end;  /* end of hot code */
+	uint32_t host;		 /* arena offset of the entry stub (r8d is checked) */
+	uint32_t body;		 /* arena offset of the first instruction's code */
+	uint32_t host_end;	 /* end of hot code */
 	uint32_t cold, cold_end; /* cold code */
-	uint16_t len;	    /* guest bytes translated */
-	uint16_t dep_len;   /* bytes of the first page, from gpa on, that the translation depends on */
-	uint16_t len2;	    /* bytes on a second page: the last instruction straddles (a "straddler") */
-	uint64_t gpa2;	    /* guest-physical address of that page */
+	uint16_t len;		 /* guest bytes translated */
+	uint16_t dep_len;	 /* bytes of the first page, from gpa on, that the translation depends on */
+	uint16_t len2;		 /* bytes on a second page: the last instruction straddles (a "straddler") */
+	uint64_t gpa2;		 /* guest-physical address of that page */
 	uint8_t ninsn;
 	uint8_t nexits;
 	bool valid;
-	bool pure;	    /* every instruction touches registers and memory only; what --verify may check */
-	uint32_t pad;	    /* arena offset of the landing pad, 0 if none */
-	uint32_t pad_miss;  /* arena offset of the pad's mismatch path */
+	bool pure;	   /* every instruction touches registers and memory only; what --verify may check */
+	uint32_t pad;	   /* arena offset of the landing pad, 0 if none */
+	uint32_t pad_miss; /* arena offset of the pad's mismatch path */
 	struct exit_link exits[CACHE_MAX_EXITS];
 	struct exit_link *incoming;
 	struct side_entry *side; /* ninsn rows */
@@ -84,15 +87,16 @@ struct space {
 	uint32_t window_id;
 	uint32_t mode;
 	bool used;
-	uint64_t *table;  /* 65536 entries: host addresses */
-	uint8_t *stack;   /* base of the return stack, above a guard page */
-	uint64_t top;	  /* rsp when empty: points at the miss entry */
-	uint64_t ret_sp;  /* while not current */
+	uint64_t *table; /* 65536 entries: host addresses */
+	uint8_t *stack;	 /* base of the return stack, above a guard page */
+	uint64_t top;	 /* rsp when empty: points at the miss entry */
+	uint64_t ret_sp; /* while not current */
 	uint64_t last_used;
 };
 
 struct cache_stats {
-	uint64_t blocks_made, blocks_dropped, chains, unchains, flushes, table_fills, spaces_made, spaces_reset;
+	uint64_t blocks_made, blocks_dropped, chains, unchains, flushes, table_fills, spaces_made,
+		spaces_reset;
 	uint64_t guest_insns, guest_bytes, host_bytes, cold_bytes, ident_insns;
 	uint32_t blocks_now;
 };
@@ -109,8 +113,8 @@ struct cache {
 	struct space *spaces;
 	uint32_t nspaces;
 	uint64_t clock;
-	int miss_fd;		 /* pristine table */
-	uint64_t *leave_table;	 /* all slots lead out */
+	int miss_fd;				   /* pristine table */
+	uint64_t *leave_table;			   /* all slots lead out */
 	uint64_t miss, ret_miss, leave, ret_leave; /* host addresses of entry.S */
 	struct cache_stats stats;
 };
@@ -122,8 +126,8 @@ void cache_destroy(struct cache *k);
 void cache_flush(struct cache *k);
 
 /* ---- blocks */
-/* Several straddlers may share a key and differ in their second page; the first for which second(opaque, b) holds is
- * returned. second is called for straddlers only. */
+/* Several straddlers may share a key and differ in their second page; the first for which second(opaque, b)
+ * holds is returned. second is called for straddlers only. */
 struct block *cache_lookup(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode,
 			   bool (*second)(void *opaque, const struct block *b), void *opaque);
 /* Room for a block of at most this many bytes of hot and cold code? If not the caller flushes. */
@@ -131,11 +135,12 @@ bool cache_has_room(const struct cache *k, uint32_t bytes);
 /* A fresh block, not yet visible; the translator fills it and calls cache_commit. */
 struct block *cache_new(struct cache *k);
 void cache_commit(struct cache *k, struct block *b);
-/* Drops blocks that depend on any of the guest-physical bytes [gpa, gpa + len) (within one page). Returns how many.
- * *left, if given, tells whether the page still has blocks. */
+/* Drops blocks that depend on any of the guest-physical bytes [gpa, gpa + len) (within one page). Returns how
+ * many. *left, if given, tells whether the page still has blocks. */
 unsigned cache_invalidate(struct cache *k, uint64_t gpa, unsigned len, bool *left);
 void cache_drop(struct cache *k, struct block *b);
-/* The block whose hot or cold code contains the host address; NULL if none (or the address is not in the arena). */
+/* The block whose hot or cold code contains the host address; NULL if none (or the address is not in the
+ * arena). */
 struct block *cache_find_pc(const struct cache *k, uint64_t pc);
 /* The instruction of b that pc lies in: index into b->side. */
 unsigned cache_find_insn(const struct cache *k, const struct block *b, uint64_t pc);
@@ -147,12 +152,13 @@ static inline bool cache_contains(const struct cache *k, uint64_t pc)
 /* ---- chaining */
 void cache_chain(struct cache *k, struct exit_link *e, struct block *to);
 void cache_unchain(struct cache *k, struct exit_link *e);
-/* Makes the exit go through the current space's table from now on, for targets that must not be chained to. */
+/* Makes the exit go through the current space's table from now on, for targets that must not be chained to.
+ */
 void cache_exit_by_table(struct cache *k, struct exit_link *e);
 /* Sends all exits of b to their stubs. */
 void cache_unlink_exits(struct cache *k, struct block *b);
-/* Cuts chains into blocks at linear pages [lin, lin + pages * 4096) of supervisor code that come from other pages, and
- * all chains into straddlers that end there. */
+/* Cuts chains into blocks at linear pages [lin, lin + pages * 4096) of supervisor code that come from other
+ * pages, and all chains into straddlers that end there. */
 void cache_cut_cross(struct cache *k, uint32_t lin, uint32_t pages);
 
 /* ---- spaces */

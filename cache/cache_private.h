@@ -6,11 +6,11 @@
 
 #include "cache/cache.h"
 
-#define HASH_SIZE  65536u
-#define PAGES_SIZE CACHE_PAGE_LISTS
-#define MAX_SPACES 192u
+#define HASH_SIZE     65536u
+#define PAGES_SIZE    CACHE_PAGE_LISTS
+#define MAX_SPACES    192u
 
-#define ARENA_FIRST 64u /* where block code begins; below: the miss stub, and offset 0 means "none" */
+#define ARENA_FIRST   64u /* where block code begins; below: the miss stub, and offset 0 means "none" */
 
 #define TABLE_ENTRIES 65536u
 #define TABLE_BYTES   (TABLE_ENTRIES * 8u)

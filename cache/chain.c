@@ -7,7 +7,8 @@ static void patch(struct cache *k, const struct exit_link *e, uint32_t dest)
 {
 	int32_t rel = (int32_t)(dest - (e->patch + 4));
 
-	/* One aligned-enough store: the vCPU thread is the only one that runs this code, and it is not in it now. */
+	/* One aligned-enough store: the vCPU thread is the only one that runs this code, and it is not in it
+	 * now. */
 	memcpy(k->rw + e->patch, &rel, 4);
 }
 

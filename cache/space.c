@@ -1,12 +1,13 @@
 /* space.c - indirect-branch tables and return-prediction stacks, one pair for each (window, mode).
  *
- * A table has a slot for each value of the low 16 bits of EIP; a slot holds the host address of a block's entry
- * stub, which verifies the whole EIP, or of the miss handler. A fresh table must be all misses: it is a private
- * mapping of a file that holds nothing else, so that making one costs no memory and emptying one is a single
- * madvise (the pages revert to the file's).
+ * A table has a slot for each value of the low 16 bits of EIP; a slot holds the host address of a block's
+ * entry stub, which verifies the whole EIP, or of the miss handler. A fresh table must be all misses: it is a
+ * private mapping of a file that holds nothing else, so that making one costs no memory and emptying one is a
+ * single madvise (the pages revert to the file's).
  *
- * The return stack is ordinary memory that host call and ret use. Its highest entry is the ret-miss handler, below
- * its lowest page is a guard page: running over or under it resets it (vmm/bt_fault.c), which costs predictions only.
+ * The return stack is ordinary memory that host call and ret use. Its highest entry is the ret-miss handler,
+ * below its lowest page is a guard page: running over or under it resets it (vmm/bt_fault.c), which costs
+ * predictions only.
  */
 #include "cache/cache_private.h"
 
@@ -61,8 +62,8 @@ static bool space_map(struct cache *k, struct space *s)
 	void *t = mmap(NULL, TABLE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, k->miss_fd, 0);
 	if (t == MAP_FAILED)
 		return false;
-	uint8_t *st = mmap(NULL, STACK_BYTES + 2 * PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-			   -1, 0);
+	uint8_t *st = mmap(NULL, STACK_BYTES + 2 * PAGE_SIZE, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (st == MAP_FAILED || mprotect(st + PAGE_SIZE, STACK_BYTES, PROT_READ | PROT_WRITE) < 0) {
 		munmap(t, TABLE_BYTES);
 		return false;

@@ -13,7 +13,8 @@ int cpu_raise(struct vcpu *c, unsigned vector)
 
 int cpu_raise_error(struct vcpu *c, unsigned vector, uint32_t error)
 {
-	c->exc = (struct exception){.pending = true, .has_error = true, .vector = (uint8_t)vector, .error = error};
+	c->exc = (struct exception){
+		.pending = true, .has_error = true, .vector = (uint8_t)vector, .error = error};
 	return -1;
 }
 

@@ -65,21 +65,22 @@ struct bt;
 /* What translated code and translator/entry.S reach through r15 besides the architectural state. All of it
  * belongs to the binary translator (vmm/bt.h says who writes what); nothing of it is visible to the guest. */
 struct cpu_hot {
-	uint64_t user_base;  /* r13: base of the current user window */
-	uint64_t super_base; /* base of the current supervisor window */
-	uint64_t table;	     /* r14: indirect-branch table of the current space */
-	uint64_t ret_sp;     /* rsp: return-prediction stack pointer while outside translated code */
-	uint64_t c_sp;	     /* the VMM's own stack while inside */
-	uint64_t resume;     /* host address at which bt_enter goes on */
+	uint64_t user_base;   /* r13: base of the current user window */
+	uint64_t super_base;  /* base of the current supervisor window */
+	uint64_t table;	      /* r14: indirect-branch table of the current space */
+	uint64_t ret_sp;      /* rsp: return-prediction stack pointer while outside translated code */
+	uint64_t c_sp;	      /* the VMM's own stack while inside */
+	uint64_t resume;      /* host address at which bt_enter goes on */
 	uint64_t callout_ret; /* where the running callout was called from */
-	uint64_t slot_bases; /* mem_slot_bases of the current user window */
-	uint64_t insns;	     /* instructions begun in translated code; counted only if the translator is told to */
-	uint32_t kick;	     /* nonzero: return to the run loop at the next chance */
+	uint64_t slot_bases;  /* mem_slot_bases of the current user window */
+	uint64_t insns; /* instructions begun in translated code; counted only if the translator is told to */
+	uint32_t kick;	/* nonzero: return to the run loop at the next chance */
 	uint32_t exit_arg;
 	/* entry points of translator/entry.S, and what bt_go_exit and bt_go_miss call: see vmm/bt.c */
 	uint64_t go_callout, go_callout_light, go_exit, go_miss, on_exit;
 	uint64_t seg_base[6];	/* seg[].base */
-	uint64_t seg_poison[6]; /* 0, or 4 GiB when the segment is not usable freely: such accesses must trap */
+	uint64_t seg_poison[6]; /* 0, or 4 GiB when the segment is not usable freely: such accesses must trap
+				 */
 	uint64_t callouts[CPU_CALLOUTS];
 	/* as of a fault in translated code */
 	uint64_t fault_pc, fault_addr, fault_err, fault_trap;
@@ -181,8 +182,8 @@ static inline bool cpu_seg_flat(const struct seg *s)
 	return (s->attr & SEG_CODE) ? true : (s->attr & (SEG_RW | SEG_DC)) == SEG_RW;
 }
 
-/* The guest's x87/SSE state is live in the host's registers: code that calls into a library compiled with SSE saves it
- * first (cpu_fpu_guard). Set around callouts of the light kind. */
+/* The guest's x87/SSE state is live in the host's registers: code that calls into a library compiled with SSE
+ * saves it first (cpu_fpu_guard). Set around callouts of the light kind. */
 extern bool cpu_fpu_live;
 
 /* Records an exception for delivery and returns -1, so that a caller may `return cpu_raise(...)`. */

@@ -1,8 +1,8 @@
 /* string.c - memcpy, memmove, memset and memcmp without vector registers.
  *
- * The compiler may turn any struct assignment into a call of these, and libc's use SSE or AVX. Code that runs while
- * the guest's x87/SSE state is live in the host's registers (callouts of the light kind) must not; so the program
- * brings its own, which take the place of libc's for everything that is linked into it.
+ * The compiler may turn any struct assignment into a call of these, and libc's use SSE or AVX. Code that runs
+ * while the guest's x87/SSE state is live in the host's registers (callouts of the light kind) must not; so
+ * the program brings its own, which take the place of libc's for everything that is linked into it.
  */
 #include <stddef.h>
 #include <stdint.h>

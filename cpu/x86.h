@@ -36,17 +36,17 @@ enum { ES, CS, SS, DS, FS, GS };
 #define FL_ARITH (FL_CF | FL_PF | FL_AF | FL_ZF | FL_SF | FL_OF)
 
 /* Control registers */
-#define CR0_PE 0x00000001u
-#define CR0_MP 0x00000002u
-#define CR0_EM 0x00000004u
-#define CR0_TS 0x00000008u
-#define CR0_ET 0x00000010u
-#define CR0_NE 0x00000020u
-#define CR0_WP 0x00010000u
-#define CR0_AM 0x00040000u
-#define CR0_NW 0x20000000u
-#define CR0_CD 0x40000000u
-#define CR0_PG 0x80000000u
+#define CR0_PE	       0x00000001u
+#define CR0_MP	       0x00000002u
+#define CR0_EM	       0x00000004u
+#define CR0_TS	       0x00000008u
+#define CR0_ET	       0x00000010u
+#define CR0_NE	       0x00000020u
+#define CR0_WP	       0x00010000u
+#define CR0_AM	       0x00040000u
+#define CR0_NW	       0x20000000u
+#define CR0_CD	       0x40000000u
+#define CR0_PG	       0x80000000u
 
 #define CR4_VME	       0x00000001u
 #define CR4_PVI	       0x00000002u
@@ -102,18 +102,18 @@ enum {
 };
 
 /* Segment attributes: descriptor bytes 5 and 6, i.e. (high dword >> 8) & 0xf0ff. */
-#define SEG_TYPE     0x000fu
-#define SEG_ACCESSED 0x0001u
-#define SEG_RW	     0x0002u /* data: writable; code: readable */
-#define SEG_DC	     0x0004u /* data: expand-down; code: conforming */
-#define SEG_CODE     0x0008u
-#define SEG_S	     0x0010u /* code or data (not system) */
-#define SEG_DPL	     0x0060u
-#define SEG_P	     0x0080u
-#define SEG_AVL	     0x1000u
-#define SEG_L	     0x2000u
-#define SEG_DB	     0x4000u
-#define SEG_G	     0x8000u
+#define SEG_TYPE	 0x000fu
+#define SEG_ACCESSED	 0x0001u
+#define SEG_RW		 0x0002u /* data: writable; code: readable */
+#define SEG_DC		 0x0004u /* data: expand-down; code: conforming */
+#define SEG_CODE	 0x0008u
+#define SEG_S		 0x0010u /* code or data (not system) */
+#define SEG_DPL		 0x0060u
+#define SEG_P		 0x0080u
+#define SEG_AVL		 0x1000u
+#define SEG_L		 0x2000u
+#define SEG_DB		 0x4000u
+#define SEG_G		 0x8000u
 #define SEG_DPL_OF(attr) (((attr) >> 5) & 3u)
 
 /* System descriptor types */

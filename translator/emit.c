@@ -147,8 +147,8 @@ void em_movzx16_m(struct emitter *e, unsigned dst, const struct host_mem *m)
 }
 
 /* VEX.LZ.F2.0F3A.W F0 /r ib (rorx), VEX.LZ.F2.0F38.W F7 /r (shrx). vvvv: the count register, or 1111. */
-static void vex3(struct emitter *e, unsigned map, bool w, unsigned pp, unsigned vvvv, unsigned op, unsigned reg,
-		 unsigned rm)
+static void vex3(struct emitter *e, unsigned map, bool w, unsigned pp, unsigned vvvv, unsigned op,
+		 unsigned reg, unsigned rm)
 {
 	em8(e, 0xc4);
 	em8(e, (reg & 8 ? 0u : 0x80u) | 0x40u | (rm & 8 ? 0u : 0x20u) | map);

@@ -1,7 +1,7 @@
 /* emit.h - writing x86-64 instructions into the arena. Private to this folder.
  *
- * An emitter is a cursor; em_* functions append one instruction each and are named after it. None of the emitted
- * instructions disturbs flags unless its name says so. Registers are host numbers 0-15.
+ * An emitter is a cursor; em_* functions append one instruction each and are named after it. None of the
+ * emitted instructions disturbs flags unless its name says so. Registers are host numbers 0-15.
  */
 #ifndef BT86_TRANSLATOR_EMIT_H
 #define BT86_TRANSLATOR_EMIT_H
@@ -85,11 +85,11 @@ void em_store_i32(struct emitter *e, const struct host_mem *m, uint32_t imm);
 void em_movzx16_r(struct emitter *e, unsigned dst, unsigned src);
 void em_movzx8_r(struct emitter *e, unsigned dst, unsigned src); /* src 0-3 or 8-15 */
 void em_movzx16_m(struct emitter *e, unsigned dst, const struct host_mem *m);
-void em_rorx32(struct emitter *e, unsigned dst, unsigned src, unsigned n); /* BMI2 */
-void em_rorx64(struct emitter *e, unsigned dst, unsigned src, unsigned n); /* BMI2 */
+void em_rorx32(struct emitter *e, unsigned dst, unsigned src, unsigned n);	   /* BMI2 */
+void em_rorx64(struct emitter *e, unsigned dst, unsigned src, unsigned n);	   /* BMI2 */
 void em_shrx32(struct emitter *e, unsigned dst, unsigned src, unsigned count_reg); /* BMI2 */
-void em_lea_add(struct emitter *e, unsigned dst, unsigned a, unsigned b); /* dst = a + b, 32 bits */
-void em_lea_disp(struct emitter *e, unsigned dst, unsigned a, int32_t d); /* dst = a + d, 32 bits */
+void em_lea_add(struct emitter *e, unsigned dst, unsigned a, unsigned b);	   /* dst = a + b, 32 bits */
+void em_lea_disp(struct emitter *e, unsigned dst, unsigned a, int32_t d);	   /* dst = a + d, 32 bits */
 /* Arithmetic that does set flags: 81 /n and its relatives. */
 enum { ALU_ADD, ALU_OR, ALU_ADC, ALU_SBB, ALU_AND, ALU_SUB, ALU_XOR, ALU_CMP };
 void em_alu_ri32(struct emitter *e, unsigned alu, unsigned dst, uint32_t imm);
@@ -105,7 +105,7 @@ uint32_t em_call32(struct emitter *e);
 uint32_t em_jcc8(struct emitter *e, unsigned cc);
 uint32_t em_jmp8(struct emitter *e);
 uint32_t em_jrcxz8(struct emitter *e);
-void em_fix8(struct emitter *e, uint32_t at);		       /* to here */
+void em_fix8(struct emitter *e, uint32_t at);		      /* to here */
 void em_fix32(struct emitter *e, uint32_t at, uint32_t dest); /* dest: arena offset */
 void em_jmp_m(struct emitter *e, const struct host_mem *m);
 void em_call_m(struct emitter *e, const struct host_mem *m);

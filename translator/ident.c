@@ -7,9 +7,9 @@
  *   mov eax, [ecx] (user site)  ->   lea r8d, [rcx]; mov eax, [r13+r8]
  *   mov eax, [ecx] (mixed site) ->   lea r8d, [rcx]; mov r9, slot_bases[r8 >> 22]; mov eax, [r9+r8]
  *
- * hot.seg_poison is 0 when the segment may be used freely (present, writable, 4 GiB limit), else 4 GiB, so that the
- * access lands in the guard space behind the window and traps to where every check is made. The 32-bit wrap of
- * base + offset is made by lea r8d.
+ * hot.seg_poison is 0 when the segment may be used freely (present, writable, 4 GiB limit), else 4 GiB, so
+ * that the access lands in the guard space behind the window and traps to where every check is made. The
+ * 32-bit wrap of base + offset is made by lea r8d.
  */
 #include "translator/tr.h"
 
@@ -132,7 +132,8 @@ bool ident_operand(struct tr *t, unsigned i, struct host_mem *m)
 	return true;
 }
 
-/* Legacy prefixes that stay, in a fixed order. F3 before bsf/bsr would make tzcnt/lzcnt of them on the host. */
+/* Legacy prefixes that stay, in a fixed order. F3 before bsf/bsr would make tzcnt/lzcnt of them on the host.
+ */
 static unsigned keep_prefixes(const struct insn *i, uint8_t *out)
 {
 	unsigned n = 0;

@@ -12,14 +12,15 @@ static void side(csh h, const uint8_t *code, size_t len, uint64_t addr, const ch
 	char line[256];
 
 	while (len && cs_disasm_iter(h, &code, &len, &addr, insn)) {
-		snprintf(line, sizeof line, "%s %08lx  %s %s", mark, (unsigned long)insn->address, insn->mnemonic,
-			 insn->op_str);
+		snprintf(line, sizeof line, "%s %08lx  %s %s", mark, (unsigned long)insn->address,
+			 insn->mnemonic, insn->op_str);
 		translate_log_line(line);
 	}
 	cs_free(insn, 1);
 }
 
-void translate_log(const struct cache *k, const struct block *b, const uint8_t *code, unsigned len, unsigned sides)
+void translate_log(const struct cache *k, const struct block *b, const uint8_t *code, unsigned len,
+		   unsigned sides)
 {
 	csh g, h;
 

@@ -1,4 +1,5 @@
-/* rules.c - the translation rules that are not IDENT, one function each, with the code they emit shown above them.
+/* rules.c - the translation rules that are not IDENT, one function each, with the code they emit shown above
+ * them.
  *
  * The order inside each sequence keeps faults precise: nothing of the guest's state changes before the last
  * instruction that can fault.
@@ -8,7 +9,8 @@
 /* gs:[r12d + disp] */
 static struct host_mem stack_at(int32_t disp)
 {
-	return (struct host_mem){.base = R12, .index = -1, .scale = 1, .disp = disp, .gs = true, .addr32 = true};
+	return (struct host_mem){
+		.base = R12, .index = -1, .scale = 1, .disp = disp, .gs = true, .addr32 = true};
 }
 
 static bool flags_dead(const struct tr *t, unsigned i)
@@ -21,7 +23,8 @@ static void interp_at(struct tr *t, struct emitter *e, unsigned i)
 {
 	bool light = insn_is_light(&t->insn[i], (enum insn_class)t->class[i]);
 
-	tr_callout(t, e, light ? CO_LIGHT : CO_INTERP, light, tr_eip(t, i), t->insn[i].len | (uint32_t)t->class[i] << 8);
+	tr_callout(t, e, light ? CO_LIGHT : CO_INTERP, light, tr_eip(t, i),
+		   t->insn[i].len | (uint32_t)t->class[i] << 8);
 }
 
 static unsigned interp(struct tr *t, unsigned i)
@@ -108,7 +111,8 @@ static unsigned push_rm(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* pop [ea]   ->   mov r11d, gs:[r12d]; mov [ea], r11d; lea r12d, [r12+4]       (esp in ea: already incremented) */
+/* pop [ea]   ->   mov r11d, gs:[r12d]; mov [ea], r11d; lea r12d, [r12+4]       (esp in ea: already
+ * incremented) */
 static unsigned pop_rm(struct tr *t, unsigned i)
 {
 	struct insn *in = &t->insn[i];
@@ -137,13 +141,14 @@ static unsigned pop_rm(struct tr *t, unsigned i)
 }
 
 /* push ds   ->   movzx r8d, word [r15+sel]; mov gs:[r12d-4], r8d; lea r12d, [r12-4]
- * The upper half of the stack slot: zero, as 32-bit CPUs since the P6 may leave it untouched or zero it. Silicon writes
- * 16 bits only; so do we. */
+ * The upper half of the stack slot: zero, as 32-bit CPUs since the P6 may leave it untouched or zero it.
+ * Silicon writes 16 bits only; so do we. */
 static unsigned push_seg(struct tr *t, unsigned i)
 {
 	unsigned op = t->insn[i].opcode;
 	unsigned s = t->insn[i].opmap ? (op == 0xa0 ? FS : GS) : op >> 3 & 3;
-	struct host_mem sel = tr_vcpu(offsetof(struct vcpu, seg) + s * sizeof(struct seg) + offsetof(struct seg, sel));
+	struct host_mem sel =
+		tr_vcpu(offsetof(struct vcpu, seg) + s * sizeof(struct seg) + offsetof(struct seg, sel));
 
 	em_movzx16_m(&t->e, R8, &sel);
 	push_r8(t, R8);
@@ -197,8 +202,9 @@ static const struct host_mem *vcpu_field(struct host_mem *m, size_t off)
 	return m;
 }
 
-/* pushf   ->   mov r9d, eax; lahf; seto al; rorx r10d, eax, 8; movzx r10d, r10b; movzx r11d, al; rorx r11d, r11d, 21;
- *              mov eax, r9d; (r10d += r11d + iflag + df + sysflags by lea); mov gs:[r12d-4], r10d; lea r12d, [r12-4] */
+/* pushf   ->   mov r9d, eax; lahf; seto al; rorx r10d, eax, 8; movzx r10d, r10b; movzx r11d, al; rorx r11d,
+ * r11d, 21; mov eax, r9d; (r10d += r11d + iflag + df + sysflags by lea); mov gs:[r12d-4], r10d; lea r12d,
+ * [r12-4] */
 static unsigned pushf(struct tr *t, unsigned i)
 {
 	static const size_t parts[] = {offsetof(struct vcpu, iflag), offsetof(struct vcpu, df),
@@ -209,7 +215,7 @@ static unsigned pushf(struct tr *t, unsigned i)
 	if (!translate_host.bmi2)
 		return interp(t, i);
 	em_mov_rr32(e, R9, RAX);
-	em8(e, 0x9f); /* lahf */
+	em8(e, 0x9f);								   /* lahf */
 	em_modrm_reg(e, NULL, 0, false, (const uint8_t[]){0x0f, 0x90}, 2, 0, RAX); /* seto al */
 	em_rorx32(e, R10, RAX, 8);
 	em_movzx8_r(e, R10, R10);
@@ -231,7 +237,8 @@ static unsigned pushf(struct tr *t, unsigned i)
  *   mov r9d, r8d; and r9d, SYS; mov r10d, [sysflags]; or r10d, [df]; cmp r9d, r10d; jne slow
  *   CPL 0: mov r9d, r8d; and r9d, IF; jz 1f; cmp [request], 0; jne slow; 1: mov [iflag], r9d
  *   lea r12d, [r12+4]
- *   mov r10d, eax; mov eax, r8d; mov r9d, r8d; shr r9d, 11; and r9d, 1; add r9b, 0x7f; mov ah, al; sahf; mov eax, r10d
+ *   mov r10d, eax; mov eax, r8d; mov r9d, r8d; shr r9d, 11; and r9d, 1; add r9b, 0x7f; mov ah, al; sahf; mov
+ * eax, r10d
  */
 static unsigned popf(struct tr *t, unsigned i)
 {
@@ -286,8 +293,9 @@ static unsigned cli(struct tr *t)
 	return 1;
 }
 
-/* sti   ->   mov dword [iflag], IF; if [request] != 0, callout: it arranges for one more instruction, then the interrupt.
- * A request that comes later finds IF set and leaves at the end of the block; so sti must not end one. */
+/* sti   ->   mov dword [iflag], IF; if [request] != 0, callout: it arranges for one more instruction, then
+ * the interrupt. A request that comes later finds IF set and leaves at the end of the block; so sti must not
+ * end one. */
 static unsigned sti(struct tr *t, unsigned i)
 {
 	struct emitter *e = &t->e;
@@ -424,9 +432,9 @@ static unsigned rdtsc(struct tr *t, unsigned i)
  *
  *   rep movsd   ->   lea rsi, [rsi+base]; lea rdi, [rdi+base]; rep movsd; mov esi, esi; mov edi, edi
  *
- * The host ignores gs for ES:EDI, so both pointers become host addresses; windows are 4 GiB-aligned, so that the low
- * halves stay the guest's values, faults included. base is r13 in user code; in kernel code the supervisor
- * window's, or by slot (a mixed site) for each pointer.
+ * The host ignores gs for ES:EDI, so both pointers become host addresses; windows are 4 GiB-aligned, so that
+ * the low halves stay the guest's values, faults included. base is r13 in user code; in kernel code the
+ * supervisor window's, or by slot (a mixed site) for each pointer.
  */
 static bool string_base(struct tr *t, unsigned site, unsigned ptr)
 {
@@ -470,7 +478,8 @@ static unsigned string(struct tr *t, unsigned i)
 		return interp(t, i);
 	}
 	bool rep = in->prefix & (INSN_REP | INSN_REPNE);
-	/* The side table says that rsi and rdi hold host addresses and, for rep, that a kick may stop it here. */
+	/* The side table says that rsi and rdi hold host addresses and, for rep, that a kick may stop it
+	 * here. */
 	t->b->side[i].flags |= rep ? SIDE_REP : 0;
 	t->b->side[i].rep = (uint8_t)(t->e.p - start);
 	if (in->prefix & INSN_66)
@@ -569,7 +578,8 @@ static unsigned call(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* call [ea]   ->   mov r8d, [ea]; mov dword gs:[r12d-4], next; lea r12d, [r12-4]; movzx r9d, r8w; call [r14+r9*8]; pad */
+/* call [ea]   ->   mov r8d, [ea]; mov dword gs:[r12d-4], next; lea r12d, [r12-4]; movzx r9d, r8w; call
+ * [r14+r9*8]; pad */
 static unsigned call_rm(struct tr *t, unsigned i)
 {
 	struct host_mem m = stack_at(-4);
@@ -593,7 +603,8 @@ static unsigned ret(struct tr *t, unsigned i)
 	struct host_mem m = stack_at(0);
 
 	em_load32(&t->e, R8, &m);
-	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, 4 + (t->insn[i].opcode == 0xc2 ? (int32_t)(t->insn[i].imm & 0xffff) : 0));
+	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP,
+		    4 + (t->insn[i].opcode == 0xc2 ? (int32_t)(t->insn[i].imm & 0xffff) : 0));
 	em_ret(&t->e);
 	t->ended = true;
 	return 1;

@@ -1,9 +1,11 @@
-/* sites.c - what traps taught about single instructions: a hash from guest-physical address to SITE_* flags. */
+/* sites.c - what traps taught about single instructions: a hash from guest-physical address to SITE_* flags.
+ */
 #include "translator/translator.h"
 
 #include <string.h>
 
-#define SITES 32768u /* a power of two; when three quarters full everything is forgotten (and learnt again) */
+#define SITES 32768u /* a power of two; when three quarters full everything is forgotten (and learnt again)  \
+		      */
 
 struct site {
 	uint64_t key; /* gpa << 1 | user, plus 1 << 63 for "used" */

@@ -49,11 +49,11 @@ enum insn_class {
 };
 
 struct tr {
-	struct emitter e;    /* hot code */
+	struct emitter e; /* hot code */
 	struct cache *k;
 	struct block *b;
 	const struct translate_request *rq;
-	uint32_t cold;	     /* arena offset: cold code grows down from here */
+	uint32_t cold; /* arena offset: cold code grows down from here */
 	struct insn insn[CACHE_MAX_INSNS];
 	uint8_t class[CACHE_MAX_INSNS];
 	uint32_t live[CACHE_MAX_INSNS + 1]; /* arithmetic flags that matter before instruction i */
@@ -71,7 +71,7 @@ bool insn_is_light(const struct insn *i, enum insn_class cl);
 bool insn_may_fault(const struct insn *i, enum insn_class cl);
 
 /* ---- shared by the rules (translate.c) */
-struct emitter tr_cold(struct tr *t, unsigned bytes);	     /* a piece of cold code */
+struct emitter tr_cold(struct tr *t, unsigned bytes); /* a piece of cold code */
 void tr_exit(struct tr *t, uint32_t patch, enum exit_kind kind, uint32_t target);
 void tr_callout(struct tr *t, struct emitter *e, enum callout co, bool light, uint32_t eip, uint32_t arg);
 void tr_side(struct tr *t, unsigned i, int esp_delta, unsigned flags);
@@ -98,7 +98,8 @@ static inline struct host_mem tr_vcpu(size_t offset)
 /* The table slot of a constant target. */
 static inline struct host_mem tr_slot(uint32_t target)
 {
-	return (struct host_mem){.base = R14, .index = -1, .scale = 1, .disp = (int32_t)((target & 0xffff) * 8)};
+	return (struct host_mem){
+		.base = R14, .index = -1, .scale = 1, .disp = (int32_t)((target & 0xffff) * 8)};
 }
 void tr_jump_indirect(struct tr *t, bool call); /* to r8d through the table */
 /* A control transfer's target in r8d has been computed; return address etc. */
@@ -111,8 +112,8 @@ static inline unsigned host_reg(unsigned guest)
 }
 /* The guest's memory operand as host registers, without a window: for lea. */
 struct host_mem ident_ea(const struct insn *i);
-/* Where the operand is: through gs (plain), or in r8 plus a base register chosen by the site. Emits the address
- * computation. Returns false when the interpreter must do it. */
+/* Where the operand is: through gs (plain), or in r8 plus a base register chosen by the site. Emits the
+ * address computation. Returns false when the interpreter must do it. */
 bool ident_operand(struct tr *t, unsigned i, struct host_mem *m);
 /* Copies the instruction with its operands mapped. False: cannot be expressed, nothing emitted. */
 bool ident_emit(struct tr *t, unsigned i);

@@ -1,4 +1,5 @@
-/* translate.c - building a block: decode, classify, find dead flags, emit the entry stub, the rules' code, exits.
+/* translate.c - building a block: decode, classify, find dead flags, emit the entry stub, the rules' code,
+ * exits.
  *
  * Layout of a block:
  *   entry stub   r8d must be the block's EIP, else the miss handler       <- table slots lead here
@@ -14,7 +15,8 @@ struct translate_host translate_host;
 struct emitter tr_cold(struct tr *t, unsigned bytes)
 {
 	t->cold -= bytes;
-	return (struct emitter){.p = t->k->rw + t->cold, .base = t->k->rw, .limit = t->k->rw + t->cold + bytes};
+	return (struct emitter){
+		.p = t->k->rw + t->cold, .base = t->k->rw, .limit = t->k->rw + t->cold + bytes};
 }
 
 void tr_side(struct tr *t, unsigned i, int esp_delta, unsigned flags)
@@ -28,7 +30,8 @@ void tr_side(struct tr *t, unsigned i, int esp_delta, unsigned flags)
 
 void tr_callout(struct tr *t, struct emitter *e, enum callout co, bool light, uint32_t eip, uint32_t arg)
 {
-	struct host_mem go = tr_vcpu(light ? offsetof(struct vcpu, hot.go_callout_light) : offsetof(struct vcpu, hot.go_callout));
+	struct host_mem go = tr_vcpu(light ? offsetof(struct vcpu, hot.go_callout_light)
+					   : offsetof(struct vcpu, hot.go_callout));
 
 	(void)t;
 	em_mov_ri32(e, R8, eip);
@@ -66,11 +69,8 @@ void tr_exit(struct tr *t, uint32_t patch, enum exit_kind kind, uint32_t target)
 	struct emitter c = tr_cold(t, 20);
 	struct host_mem go = tr_vcpu(offsetof(struct vcpu, hot.go_exit));
 	struct exit_link *x = &t->b->exits[t->b->nexits];
-	*x = (struct exit_link){.patch = patch,
-				.stub = em_off(&c),
-				.target = target,
-				.kind = (uint8_t)kind,
-				.cross = cross};
+	*x = (struct exit_link){
+		.patch = patch, .stub = em_off(&c), .target = target, .kind = (uint8_t)kind, .cross = cross};
 	em_fix32(&t->e, patch, x->stub);
 	em_mov_ri32(&c, R8, target);
 	em_mov_ri32(&c, R9, (uint32_t)(t->b - t->k->blocks) * CACHE_MAX_EXITS + t->b->nexits);
@@ -82,14 +82,15 @@ void tr_exit(struct tr *t, uint32_t patch, enum exit_kind kind, uint32_t target)
  *
  *   mov r9, rcx; lea ecx, [r8-imm]; jrcxz 1f; mov rcx, r9; jmp miss; 1: mov rcx, r9
  *
- * A cmp would be shorter, but not only where the flags are dead at imm: when the comparison fails, control goes
- * to another target, which may read them. */
+ * A cmp would be shorter, but not only where the flags are dead at imm: when the comparison fails, control
+ * goes to another target, which may read them. */
 static void check_r8(struct tr *t, uint32_t imm, uint32_t miss)
 {
 	struct emitter *e = &t->e;
 
 	em_mov_rr64(e, R9, RCX);
-	em_lea32(e, RCX, &(struct host_mem){.base = R8, .index = -1, .scale = 1, .disp = (int32_t)(0u - imm)});
+	em_lea32(e, RCX,
+		 &(struct host_mem){.base = R8, .index = -1, .scale = 1, .disp = (int32_t)(0u - imm)});
 	uint32_t same = em_jrcxz8(e);
 	em_mov_rr64(e, RCX, R9);
 	em_fix32(e, em_jmp32(e), miss);
@@ -135,11 +136,13 @@ static void decode_block(struct tr *t)
 			break;
 		enum decode_result r = decode_insn(p, avail < 15 ? avail : 15, true, in);
 		if (r == DECODE_MORE) {
-			bool collide = (((rq->gpa ^ rq->second_gpa) >> PAGE_SHIFT) & (CACHE_PAGE_LISTS - 1)) == 0;
+			bool collide =
+				(((rq->gpa ^ rq->second_gpa) >> PAGE_SHIFT) & (CACHE_PAGE_LISTS - 1)) == 0;
 			if (t->n > 0 && (!rq->second || collide))
 				break;
 			straddles = true;
-			if (rq->second && !collide) { /* else the interpreter finds out and faults if it must */
+			if (rq->second &&
+			    !collide) { /* else the interpreter finds out and faults if it must */
 				memcpy(joint, p, avail);
 				memcpy(joint + avail, rq->second, 15);
 				r = decode_insn(joint, 15, true, in);
@@ -162,7 +165,8 @@ static void decode_block(struct tr *t)
 			t->b->len2 = (uint16_t)(in->len - avail);
 		}
 		at += in->len;
-		if (translate_host.pure && t->n == 1 && !class_is_pure((enum insn_class)t->class[0], &t->insn[0]))
+		if (translate_host.pure && t->n == 1 &&
+		    !class_is_pure((enum insn_class)t->class[0], &t -> insn[0]))
 			max = 1;
 		if (straddles || class_ends_block((enum insn_class)t->class[t->n - 1]) || at > 200)
 			break;
@@ -172,7 +176,7 @@ static void decode_block(struct tr *t)
 	t->b->ninsn = (uint8_t)t->n;
 	t->b->pure = true;
 	for (unsigned i = 0; i < t->n; i++)
-		t->b->pure = t->b->pure && class_is_pure((enum insn_class)t->class[i], &t->insn[i]);
+		t->b->pure = t->b->pure && class_is_pure((enum insn_class)t->class[i], &t -> insn[i]);
 }
 
 /* Backwards: which arithmetic flags matter before each instruction. */
@@ -182,7 +186,8 @@ static void find_liveness(struct tr *t)
 	for (unsigned i = t->n; i-- > 0;) {
 		uint32_t r = 0, w = 0, u = 0;
 		enum insn_class cl = (enum insn_class)t->class[i];
-		if (cl == CL_INTERP || cl == CL_INTERP_END || class_ends_block(cl) || insn_may_fault(&t->insn[i], cl)) {
+		if (cl == CL_INTERP || cl == CL_INTERP_END || class_ends_block(cl) ||
+		    insn_may_fault(&t->insn[i], cl)) {
 			t->live[i] = FL_ARITH;
 			continue;
 		}
@@ -203,7 +208,8 @@ static void count_insns(struct tr *t)
 
 static bool is_ident(enum insn_class cl)
 {
-	return cl == CL_IDENT || cl == CL_IDENT_FPU || cl == CL_LEA || cl == CL_NOP || cl == CL_INCDEC || cl == CL_MOFFS;
+	return cl == CL_IDENT || cl == CL_IDENT_FPU || cl == CL_LEA || cl == CL_NOP || cl == CL_INCDEC ||
+	       cl == CL_MOFFS;
 }
 
 struct block *translate_block(struct cache *k, const struct translate_request *rq)
@@ -235,9 +241,10 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 
 bool translate_possible(const struct vcpu *c)
 {
-	return (c->cr0 & CR0_PE) && !(c->sysflags & (FL_VM | FL_TF | FL_RF)) && (c->cpl == 0 || c->cpl == 3) &&
-	       (c->seg[CS].attr & SEG_DB) && (c->seg[SS].attr & SEG_DB) && !(c->dr[7] & 0xff) &&
-	       cpu_seg_flat(&c->seg[CS]) && !(c->cr0 & CR0_AM && c->sysflags & FL_AC && c->cpl == 3);
+	return (c->cr0 & CR0_PE) && !(c->sysflags & (FL_VM | FL_TF | FL_RF)) &&
+	       (c->cpl == 0 || c->cpl == 3) && (c->seg[CS].attr & SEG_DB) && (c->seg[SS].attr & SEG_DB) &&
+	       !(c->dr[7] & 0xff) && cpu_seg_flat(&c->seg[CS]) &&
+	       !(c->cr0 & CR0_AM && c->sysflags & FL_AC && c->cpl == 3);
 }
 
 uint32_t translate_mode(const struct vcpu *c)

@@ -1,8 +1,7 @@
 /* translator.h - turning a run of guest instructions into a block of host code.
  *
- * Table of contents: decode.h (the decoded form), the mode a translation is for, sites (what was learnt about single
- * instructions), translate_block, and the assembly border (entry.S).
- * Threads: the vCPU thread only.
+ * Table of contents: decode.h (the decoded form), the mode a translation is for, sites (what was learnt about
+ * single instructions), translate_block, and the assembly border (entry.S). Threads: the vCPU thread only.
  */
 #ifndef BT86_TRANSLATOR_H
 #define BT86_TRANSLATOR_H
@@ -13,21 +12,22 @@
 #include "translator/exit_reason.h"
 
 /* ------------------------------------------------------------------ mode: all that a translation depends on
- * besides its code bytes. CS is flat, code and stack are 32-bit, CPL is 0 or 3: anything else is interpreted. */
-#define MODE_USER   0x01u /* CPL 3 */
-#define MODE_NF_DS  0x02u /* DS is not flat */
-#define MODE_NF_ES  0x04u
-#define MODE_NF_SS  0x08u
-#define MODE_NOFPU  0x10u /* CR0.EM or CR0.TS: x87, MMX and SSE trap */
-#define MODE_NOSSE  0x20u /* CR4.OSFXSR clear */
-#define MODE_TSD    0x40u /* CR4.TSD */
+ * besides its code bytes. CS is flat, code and stack are 32-bit, CPL is 0 or 3: anything else is interpreted.
+ */
+#define MODE_USER  0x01u /* CPL 3 */
+#define MODE_NF_DS 0x02u /* DS is not flat */
+#define MODE_NF_ES 0x04u
+#define MODE_NF_SS 0x08u
+#define MODE_NOFPU 0x10u /* CR0.EM or CR0.TS: x87, MMX and SSE trap */
+#define MODE_NOSSE 0x20u /* CR4.OSFXSR clear */
+#define MODE_TSD   0x40u /* CR4.TSD */
 
 /* Whether the translator takes the current CPU state at all. */
 bool translate_possible(const struct vcpu *c);
 uint32_t translate_mode(const struct vcpu *c);
 
-/* ------------------------------------------------------------------ sites: what traps taught about instructions,
- * keyed by guest-physical address and privilege. Kept until the code bytes change. */
+/* ------------------------------------------------------------------ sites: what traps taught about
+ * instructions, keyed by guest-physical address and privilege. Kept until the code bytes change. */
 #define SITE_USER    0x01u /* its memory operand is a user page: address through the user window */
 #define SITE_MIXED   0x02u /* both: choose by slot */
 #define SITE_CALLOUT 0x04u /* its access traps (trace, MMIO): do it in a callout */
@@ -39,7 +39,8 @@ void site_forget(uint64_t gpa, unsigned len);
 void site_forget_all(void);
 uint64_t site_count(void);
 
-/* ------------------------------------------------------------------ callouts; indices into cpu_hot.callouts */
+/* ------------------------------------------------------------------ callouts; indices into cpu_hot.callouts
+ */
 enum callout {
 	CO_INTERP, /* interpret the instruction at eip; arg: its length | class << 8 (enum insn_class) */
 	CO_LIGHT,  /* the same for an instruction that has nothing to do with the FPU or devices */
@@ -63,23 +64,25 @@ struct translate_request {
 	unsigned avail;	       /* how many: to the end of the page */
 	const uint8_t *second; /* the following linear page's bytes (up to 15), NULL if not fetchable */
 	uint64_t second_gpa;
-	bool chain_cross;      /* sole supervisor window: direct branches may leave the page */
-	bool single;	       /* one instruction only */
+	bool chain_cross; /* sole supervisor window: direct branches may leave the page */
+	bool single;	  /* one instruction only */
 };
 
 /* What the host CPU offers to emitted code. */
 struct translate_host {
 	bool bmi2;
-	bool pure;  /* blocks of more than one instruction have no callouts with effects outside registers and memory */
+	bool pure; /* blocks of more than one instruction have no callouts with effects outside registers and
+		      memory */
 	/* Whether the guest's CPU model has the instruction; NULL: it has all that decode.c lets through. */
 	bool (*offers)(const struct insn *i);
-	bool count; /* not the CPU's but the user's wish: emitted code counts the instructions it runs (hot.insns) */
+	bool count; /* not the CPU's but the user's wish: emitted code counts the instructions it runs
+		       (hot.insns) */
 };
 extern struct translate_host translate_host;
 
 void translate_init(void);
-/* Never fails: what cannot be translated becomes a callout to the interpreter. The caller has made sure of room
- * (TRANSLATE_ROOM bytes, cache_has_room). Returns the committed block. */
+/* Never fails: what cannot be translated becomes a callout to the interpreter. The caller has made sure of
+ * room (TRANSLATE_ROOM bytes, cache_has_room). Returns the committed block. */
 #define TRANSLATE_ROOM 16384u
 struct block *translate_block(struct cache *k, const struct translate_request *rq);
 
@@ -90,12 +93,14 @@ unsigned classify_insn(const struct insn *i, uint32_t mode);
 /* -d in_asm, op, out_asm: prints both sides of a block. */
 #define TRANSLATE_LOG_GUEST 1u
 #define TRANSLATE_LOG_HOST  2u
-void translate_log(const struct cache *k, const struct block *b, const uint8_t *code, unsigned len, unsigned sides);
+void translate_log(const struct cache *k, const struct block *b, const uint8_t *code, unsigned len,
+		   unsigned sides);
 extern void (*translate_log_line)(const char *line);
 
 /* ------------------------------------------------------------------ entry.S */
 int bt_enter(struct vcpu *c);
-extern const char bt_go_exit[], bt_go_miss[], bt_go_ret_miss[], bt_go_leave[], bt_go_ret_leave[], bt_go_fault[];
+extern const char bt_go_exit[], bt_go_miss[], bt_go_ret_miss[], bt_go_leave[], bt_go_ret_leave[],
+	bt_go_fault[];
 extern const char bt_go_callout[], bt_go_callout_light[];
 extern const char bt_tail_start[], bt_tail_end[], bt_tail_on_start[], bt_tail_on_end[];
 extern const char bt_tail_jump_start[], bt_tail_jump_end[];

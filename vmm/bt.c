@@ -32,8 +32,9 @@ static void sync_segments(struct vcpu *c)
 {
 	for (unsigned s = 0; s < 6; s++) {
 		const struct seg *g = &c->seg[s];
-		bool easy = g->limit == 0xffffffffu &&
-			    (g->attr & (SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_DC)) == (SEG_P | SEG_S | SEG_RW);
+		bool easy =
+			g->limit == 0xffffffffu &&
+			(g->attr & (SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_DC)) == (SEG_P | SEG_S | SEG_RW);
 		c->hot.seg_base[s] = g->base;
 		c->hot.seg_poison[s] = easy ? 0 : 1ull << 32;
 	}
@@ -88,7 +89,8 @@ void bt_code_written(struct bt *bt, uint64_t gpa, unsigned len)
 	bt->st.code_writes++;
 	bt->st.blocks_hit += n;
 	if (log_on(LOG_TRACE))
-		log_printf(LOG_TRACE, "code write at physical %#lx, %u bytes: %u blocks dropped\n", (unsigned long)gpa, len, n);
+		log_printf(LOG_TRACE, "code write at physical %#lx, %u bytes: %u blocks dropped\n",
+			   (unsigned long)gpa, len, n);
 	if (n) {
 		bt->gen++;
 		site_forget(gpa, len < 64 ? len : 64);
@@ -170,8 +172,8 @@ static void perf_map_add(struct bt *bt, const struct block *b)
 	uint32_t off;
 	const char *sym = symbols_find(b->eip, &off);
 
-	fprintf(bt->perf_map, "%lx %x guest:%08x%s", (unsigned long)(uintptr_t)(bt->k.rx + b->host), b->host_end - b->host,
-		b->eip, b->mode & MODE_USER ? ":user" : "");
+	fprintf(bt->perf_map, "%lx %x guest:%08x%s", (unsigned long)(uintptr_t)(bt->k.rx + b->host),
+		b->host_end - b->host, b->eip, b->mode & MODE_USER ? ":user" : "");
 	if (sym)
 		fprintf(bt->perf_map, ":%s+%#x", sym, off);
 	fputc('\n', bt->perf_map);
@@ -180,18 +182,22 @@ static void perf_map_add(struct bt *bt, const struct block *b)
 /* -d in_asm, op, out_asm: the guest's code, the rule chosen for each instruction, the emitted code. */
 static void log_block(struct bt *bt, const struct block *b, const uint8_t *code)
 {
-	unsigned sides = (log_on(LOG_IN_ASM) ? TRANSLATE_LOG_GUEST : 0) | (log_on(LOG_OUT_ASM) ? TRANSLATE_LOG_HOST : 0);
+	unsigned sides = (log_on(LOG_IN_ASM) ? TRANSLATE_LOG_GUEST : 0) |
+			 (log_on(LOG_OUT_ASM) ? TRANSLATE_LOG_HOST : 0);
 
-	log_printf(log_on(LOG_IN_ASM)  ? LOG_IN_ASM
+	log_printf(log_on(LOG_IN_ASM)	 ? LOG_IN_ASM
 		   : log_on(LOG_OUT_ASM) ? LOG_OUT_ASM
 					 : LOG_OP,
-		   "block %08x, physical %#lx, mode %02x, %u instructions\n", b->eip, (unsigned long)b->gpa, b->mode, b->ninsn);
+		   "block %08x, physical %#lx, mode %02x, %u instructions\n", b->eip, (unsigned long)b->gpa,
+		   b->mode, b->ninsn);
 	for (unsigned i = 0; log_on(LOG_OP) && i < b->ninsn; i++) {
 		struct insn in;
 		unsigned at = b->side[i].guest, left = b->len - b->len2 - at;
 		if (decode_insn(code + at, left < 15 ? left : 15, true, &in) == DECODE_OK)
-			log_printf(LOG_OP, "= %08x  %s%s\n", b->eip + at, insn_class_name(classify_insn(&in, b->mode)),
-				   site_get(b->gpa + at, b->mode & MODE_USER) & ~SITE_TRAPPED ? " (adapted)" : "");
+			log_printf(LOG_OP, "= %08x  %s%s\n", b->eip + at,
+				   insn_class_name(classify_insn(&in, b->mode)),
+				   site_get(b->gpa + at, b->mode & MODE_USER) & ~SITE_TRAPPED ? " (adapted)"
+											      : "");
 	}
 	if (sides)
 		translate_log(&bt->k, b, code, b->len - b->len2, sides);
@@ -231,8 +237,8 @@ static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struc
 	return b;
 }
 
-/* The block for eip in the current space, translated if need be. NULL with c->exc pending when the fetch faults,
- * or without when the code does not lie in RAM. */
+/* The block for eip in the current space, translated if need be. NULL with c->exc pending when the fetch
+ * faults, or without when the code does not lie in RAM. */
 struct block *bt_find_block(struct bt *bt, uint32_t eip)
 {
 	struct vcpu *c = bt->c;
@@ -308,8 +314,9 @@ static void after_kick(struct bt *bt)
 		c->hot.ret_sp += 8;
 }
 
-/* An unchained exit (how is BT_EXIT_DIRECT) or a table miss (BT_EXIT_MISS), on the quick path of entry.S: the guest's
- * FPU state is live. Sets hot.resume and returns 0 when the block exists; else how, and the run loop makes it. */
+/* An unchained exit (how is BT_EXIT_DIRECT) or a table miss (BT_EXIT_MISS), on the quick path of entry.S: the
+ * guest's FPU state is live. Sets hot.resume and returns 0 when the block exists; else how, and the run loop
+ * makes it. */
 static int bt_on_exit(struct vcpu *c, int how)
 {
 	struct bt *bt = c->bt;
@@ -330,8 +337,8 @@ static int bt_on_exit(struct vcpu *c, int how)
 		bt->st.exits_miss++;
 		cache_table_set(&bt->k, bt->cur, c->eip, b);
 	} else {
-		struct exit_link *e =
-			&bt->k.blocks[c->hot.exit_arg / CACHE_MAX_EXITS].exits[c->hot.exit_arg % CACHE_MAX_EXITS];
+		struct exit_link *e = &bt->k.blocks[c->hot.exit_arg / CACHE_MAX_EXITS]
+					       .exits[c->hot.exit_arg % CACHE_MAX_EXITS];
 		bt->st.exits_direct++;
 		chain_to(bt, e, b);
 		if (e->by_table)
@@ -339,6 +346,26 @@ static int bt_on_exit(struct vcpu *c, int how)
 	}
 	c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->body);
 	return 0;
+}
+
+/* FXSAVE has stored the host address of the last x87 instruction where its unit keeps one: the guest's
+ * instead. The low half is all that there is of it; the arena lies within 4 GiB, so that it tells. */
+void bt_fpu_pointers(struct bt *bt)
+{
+	uint8_t *fx = bt->c->fpu.fxsave;
+	const uint64_t base = (uint64_t)(uintptr_t)bt->k.rx;
+	uint32_t fip;
+
+	memcpy(&fip, fx + 8, 4);
+	if (!fip)
+		return;
+	uint64_t pc = base + (uint32_t)(fip - (uint32_t)base);
+	if (!cache_contains(&bt->k, pc))
+		return;
+	const struct block *b = cache_find_pc(&bt->k, pc);
+	fip = b ? b->eip + b->side[cache_find_insn(&bt->k, b, pc)].guest : 0;
+	memcpy(fx + 8, &fip, 4);
+	memcpy(fx + 12, &bt->c->seg[CS].sel, 2);
 }
 
 /* -d exec and -d cpu: what the dispatcher enters. Chained blocks follow one another unseen. */
@@ -349,14 +376,16 @@ static void log_enter(const struct vcpu *c, const struct block *b)
 
 	if (log_on(LOG_EXEC)) {
 		sym = symbols_find(b->eip, &off);
-		log_printf(LOG_EXEC, "exec %08x mode %02x%s%s\n", b->eip, b->mode, sym ? " " : "", sym ? sym : "");
+		log_printf(LOG_EXEC, "exec %08x mode %02x%s%s\n", b->eip, b->mode, sym ? " " : "",
+			   sym ? sym : "");
 	}
 	if (log_on(LOG_CPU))
 		log_printf(LOG_CPU,
-			   "EAX=%08x EBX=%08x ECX=%08x EDX=%08x ESI=%08x EDI=%08x EBP=%08x ESP=%08x EIP=%08x EFL=%08x "
+			   "EAX=%08x EBX=%08x ECX=%08x EDX=%08x ESI=%08x EDI=%08x EBP=%08x ESP=%08x EIP=%08x "
+			   "EFL=%08x "
 			   "CPL=%u CR3=%08x\n",
-			   c->gpr[EAX], c->gpr[EBX], c->gpr[ECX], c->gpr[EDX], c->gpr[ESI], c->gpr[EDI], c->gpr[EBP],
-			   c->gpr[ESP], c->eip, cpu_eflags(c), c->cpl, c->cr3);
+			   c->gpr[EAX], c->gpr[EBX], c->gpr[ECX], c->gpr[EDX], c->gpr[ESI], c->gpr[EDI],
+			   c->gpr[EBP], c->gpr[ESP], c->eip, cpu_eflags(c), c->cpl, c->cr3);
 }
 
 /* Runs translated code from c->eip until something has to be done outside. */
@@ -383,9 +412,12 @@ static void execute(struct bt *bt)
 					bt_interp_one(bt);
 				return;
 			}
-			if (bt->verify)
+			if (bt->verify) {
 				verify_before(bt->verify, b);
-			else if (from && gen == bt->gen)
+				/* Its trial run may have stored into code. */
+				if (!b->valid && !(b = bt_find_block(bt, c->eip)))
+					return;
+			} else if (from && gen == bt->gen)
 				chain_to(bt, from, b);
 			if (!bt->verify && (fill || (from && from->by_table)))
 				cache_table_set(&bt->k, bt->cur, c->eip, b);
@@ -405,12 +437,14 @@ static void execute(struct bt *bt)
 		bt->st.enters++;
 		int why = bt_enter(c);
 		atomic_store(&m->vcpu_in_guest, false);
+		bt_fpu_pointers(bt);
 		if (bt->verify)
 			verify_after(bt->verify, b, why);
 		switch (why) {
 		case BT_EXIT_DIRECT:
 			bt->st.exits_direct++;
-			from = &bt->k.blocks[c->hot.exit_arg / CACHE_MAX_EXITS].exits[c->hot.exit_arg % CACHE_MAX_EXITS];
+			from = &bt->k.blocks[c->hot.exit_arg / CACHE_MAX_EXITS]
+					.exits[c->hot.exit_arg % CACHE_MAX_EXITS];
 			gen = bt->gen;
 			continue;
 		case BT_EXIT_MISS:
@@ -497,7 +531,8 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 		bt->verify = verify_create(bt);
 	}
 	have_fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
-	if (cache_init(&bt->k, ARENA_BYTES, entry, err, errlen) < 0 || mem_enable_windows(m->mem, err, errlen) < 0) {
+	if (cache_init(&bt->k, ARENA_BYTES, entry, err, errlen) < 0 ||
+	    mem_enable_windows(m->mem, err, errlen) < 0) {
 		free(bt);
 		return NULL;
 	}

@@ -1,8 +1,8 @@
 /* bt.h - the binary translator as an accelerator: dispatcher, callouts, faults, signals. Private to vmm/.
  *
- * bt_run is the vCPU thread's loop under -accel bt. One turn: honour requests, deliver what is pending, then either
- * interpret (what the translator does not take) or find the block for EIP and run translated code until it comes out
- * again for one of the reasons of translator/exit_reason.h.
+ * bt_run is the vCPU thread's loop under -accel bt. One turn: honour requests, deliver what is pending, then
+ * either interpret (what the translator does not take) or find the block for EIP and run translated code
+ * until it comes out again for one of the reasons of translator/exit_reason.h.
  *
  *   bt.c           the loop, block lookup, chaining, spaces
  *   bt_fault.c     a fault in translated code: what it means and what to learn from it
@@ -18,12 +18,13 @@
 
 #define ARENA_BYTES (48u << 20)
 
-#define FAULT_KICK 256u /* hot.fault_trap: not a fault, a kick that found the PC on a rep instruction */
+#define FAULT_KICK  256u /* hot.fault_trap: not a fault, a kick that found the PC on a rep instruction */
 
 struct bt_stats {
 	uint64_t enters, exits_direct, exits_miss, exits_kick, exits_fault, exits_callout;
 	uint64_t callouts[CO_COUNT], callout_class[64]; /* the latter by enum insn_class */
-	uint64_t faults_hidden, faults_true, faults_traced, faults_mmio, faults_user, faults_edge, faults_arith;
+	uint64_t faults_hidden, faults_true, faults_traced, faults_mmio, faults_user, faults_edge,
+		faults_arith;
 	uint64_t adaptations;
 	uint64_t interp_insns, interp_bursts;
 	uint64_t tsc_translate, tsc_fault, tsc_interp, tsc_sleep, tsc_start;
@@ -34,16 +35,16 @@ struct bt {
 	struct machine *m;
 	struct vcpu *c;
 	struct cache k;
-	struct space *cur; /* the space that hot.table and hot.ret_sp belong to */
+	struct space *cur;	 /* the space that hot.table and hot.ret_sp belong to */
 	struct space *recent[2]; /* last user and supervisor space */
-	uint64_t gs_base;  /* what the host's gs base is set to */
-	bool sole_super;   /* chains across pages are allowed in supervisor code */
-	uint64_t gen;	   /* counts up whenever blocks or mappings of code went away */
+	uint64_t gs_base;	 /* what the host's gs base is set to */
+	bool sole_super;	 /* chains across pages are allowed in supervisor code */
+	uint64_t gen;		 /* counts up whenever blocks or mappings of code went away */
 	uint32_t stuck_eip, stuck_lin;
-	unsigned stuck;	   /* the same fault mapped again and again */
+	unsigned stuck;	       /* the same fault mapped again and again */
 	struct verify *verify; /* NULL unless asked for */
 	bool in_verify;	       /* the interpreter runs on trial: no effects outside RAM */
-	FILE *perf_map; /* /tmp/perf-PID.map, or NULL */
+	FILE *perf_map;	       /* /tmp/perf-PID.map, or NULL */
 	struct bt_stats st;
 };
 
@@ -54,8 +55,10 @@ void bt_run(struct machine *m);
 
 /* ---- inside */
 void bt_sync_space(struct bt *bt); /* after anything that may have changed windows, CPL or mode */
-struct block *bt_find_block(struct bt *bt, uint32_t eip); /* NULL: an exception is pending, or not translatable */
+struct block *bt_find_block(struct bt *bt,
+			    uint32_t eip); /* NULL: an exception is pending, or not translatable */
 bool bt_fault(struct bt *bt);
+void bt_fpu_pointers(struct bt *bt); /* after the guest's FPU state has been stored */
 void bt_callouts_init(struct bt *bt);
 void bt_signals_install(struct bt *bt);
 void bt_code_written(struct bt *bt, uint64_t gpa, unsigned len);
@@ -71,7 +74,8 @@ struct verify *verify_create(struct bt *bt);
 void verify_destroy(struct verify *v);
 /* The trial run did something that cannot be compared. */
 void verify_impure(struct verify *v);
-/* Before b runs: interprets it and takes it back. After: compares. Differences are reported and end the run. */
+/* Before b runs: interprets it and takes it back. After: compares. Differences are reported and end the run.
+ */
 void verify_before(struct verify *v, const struct block *b);
 void verify_after(struct verify *v, const struct block *b, int why);
 

@@ -1,8 +1,8 @@
 /* bt_callout.c - C functions that translated code calls.
  *
- * The thunk (translator/entry.S) has stored the guest's registers, flags and EIP (of the instruction) in the vcpu. The
- * callout leaves c->eip where the guest goes on and returns BT_GO_ON only when that is the next instruction and
- * nothing that translated code relies on has changed.
+ * The thunk (translator/entry.S) has stored the guest's registers, flags and EIP (of the instruction) in the
+ * vcpu. The callout leaves c->eip where the guest goes on and returns BT_GO_ON only when that is the next
+ * instruction and nothing that translated code relies on has changed.
  */
 #include "vmm/bt.h"
 
@@ -12,8 +12,8 @@ static int go(struct bt *bt, uint32_t next, uint64_t gen)
 	struct vcpu *c = bt->c;
 	uint32_t rq = atomic_load_explicit(&c->request, memory_order_relaxed);
 
-	if (c->halted || c->shadow || c->exc.pending || gen != bt->gen || (rq & ~REQ_IRQ) || (rq & REQ_IRQ && c->iflag) ||
-	    !translate_possible(c))
+	if (c->halted || c->shadow || c->exc.pending || gen != bt->gen || (rq & ~REQ_IRQ) ||
+	    (rq & REQ_IRQ && c->iflag) || !translate_possible(c))
 		return BT_GO_OUT;
 	const struct space *was = bt->cur;
 	uint64_t super = c->hot.super_base, user = c->hot.user_base;
@@ -42,6 +42,7 @@ static int interp_one(struct vcpu *c, uint32_t arg)
 static int co_interp(struct vcpu *c, uint32_t arg)
 {
 	c->bt->st.callouts[CO_INTERP]++;
+	bt_fpu_pointers(c->bt);
 	return interp_one(c, arg);
 }
 

@@ -1,8 +1,8 @@
 /* bt_fault.c - a fault in translated code: what it means, and what to learn from it.
  *
  * The signal handler has stored the registers as they were. They are the guest's at the start of the faulting
- * instruction, but for esp (the side table's esp_delta, in runs of pushes and pops) and the progress of a rep string
- * instruction, which is architectural progress.
+ * instruction, but for esp (the side table's esp_delta, in runs of pushes and pops) and the progress of a rep
+ * string instruction, which is architectural progress.
  */
 #include "vmm/bt.h"
 
@@ -16,7 +16,8 @@ struct spot {
 	const struct side_entry *side;
 };
 
-/* Learns flags about the instruction and drops every block that contains it, so that they are translated anew. */
+/* Learns flags about the instruction and drops every block that contains it, so that they are translated
+ * anew. */
 static void adapt(struct bt *bt, const struct spot *s, unsigned flags)
 {
 	if (log_on(LOG_TRACE))
@@ -42,6 +43,16 @@ static bool is_rep(const struct spot *s)
 	return s->side->flags & SIDE_REP;
 }
 
+/* The address lies in the space that belongs to one of the current windows and maps nothing: up to 8 GiB
+ * above its base (segments that must trap: hot.seg_poison) and a little below (bit strings, string
+ * instructions going down). */
+static bool beside_window(const struct vcpu *c)
+{
+	const uint64_t below = 1ull << 30, span = 9ull << 30, at = c->hot.fault_addr + below;
+
+	return at - c->hot.super_base < span || at - c->hot.user_base < span;
+}
+
 /* What a page fault in a window was. True: the window has the page now, run the instruction again. */
 static bool page_fault(struct bt *bt, const struct spot *s)
 {
@@ -51,15 +62,17 @@ static bool page_fault(struct bt *bt, const struct spot *s)
 	struct window *w = mem_window_find(c->mem, c->hot.fault_addr, &lin);
 	bool user = s->b->mode & MODE_USER;
 
-	if (!w) {
-		fprintf(stderr, "bt86: internal error: fault at host address %#lx in the block at guest %#x\n",
+	if (!w && !beside_window(c)) {
+		fprintf(stderr,
+			"bt86: internal error: fault at host address %#lx in the block at guest %#x\n",
 			(unsigned long)c->hot.fault_addr, s->eip);
 		machine_poweroff(bt->m, EXIT_INTERNAL);
 		return false;
 	}
-	enum mem_fault f = mem_window_fault(c, w, lin, write);
+	enum mem_fault f = w ? mem_window_fault(c, w, lin, write) : MEM_FAULT_EMULATE;
 	if (log_on(LOG_MMU))
-		log_printf(LOG_MMU, "fault eip %08x lin %08lx %s -> %d\n", s->eip, (unsigned long)lin, write ? "w" : "r", f);
+		log_printf(LOG_MMU, "fault eip %08x lin %08lx %s -> %d\n", s->eip, (unsigned long)lin,
+			   write ? "w" : "r", f);
 	if (f == MEM_FAULT_MAPPED) {
 		bt->st.faults_hidden++;
 		/* Something that maps a page and faults on it again is ours to sort out, not the guest's. */
@@ -129,7 +142,8 @@ bool bt_fault(struct bt *bt)
 	bool again = false;
 
 	if (!s.b) {
-		fprintf(stderr, "bt86: internal error: fault %lu outside any block (host pc %#lx, address %#lx)\n",
+		fprintf(stderr,
+			"bt86: internal error: fault %lu outside any block (host pc %#lx, address %#lx)\n",
 			(unsigned long)c->hot.fault_trap, (unsigned long)c->hot.fault_pc,
 			(unsigned long)c->hot.fault_addr);
 		machine_poweroff(bt->m, EXIT_INTERNAL);
@@ -147,7 +161,8 @@ bool bt_fault(struct bt *bt)
 			c->eip = s.eip;
 			c->gpr[ESP] += (uint32_t)(int32_t)s.side->esp_delta;
 			c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + s.b->host + s.side->host);
-			/* In the middle of a run of pushes the host code expects esp as it was before the run. */
+			/* In the middle of a run of pushes the host code expects esp as it was before the
+			 * run. */
 			again = s.side->esp_delta == 0;
 		}
 	} else {

@@ -1,12 +1,13 @@
 /* bt_signal.c - signals that arrive while translated code runs, and the kick that makes it leave.
  *
- * A kick (SIGUSR1) must make translated code come back at the next block boundary, with no cost to code that is not
- * kicked. Every way out of the block that the PC is in is cut: its chained exits are unlinked, r14 is turned to a table
- * whose slots all leave, and the top of the return stack is replaced. Code in entry.S that is on its way back into
- * translated code looks at hot.kick and is restartable (see there).
+ * A kick (SIGUSR1) must make translated code come back at the next block boundary, with no cost to code that
+ * is not kicked. Every way out of the block that the PC is in is cut: its chained exits are unlinked, r14 is
+ * turned to a table whose slots all leave, and the top of the return stack is replaced. Code in entry.S that
+ * is on its way back into translated code looks at hot.kick and is restartable (see there).
  *
- * Faults in translated code: the registers are stored into the vcpu and the context is edited so that sigreturn arrives
- * at bt_go_fault on the VMM's own stack, with the guest's FPU state intact in the host unit.
+ * Faults in translated code: the registers are stored into the vcpu and the context is edited so that
+ * sigreturn arrives at bt_go_fault on the VMM's own stack, with the guest's FPU state intact in the host
+ * unit.
  */
 #include "vmm/bt.h"
 
@@ -35,7 +36,8 @@ static uint32_t arith_flags(const greg_t *g)
 /* Stores the guest's registers and leads the context out through bt_go_fault. */
 static void leave_with_fault(struct vcpu *c, greg_t *g, uint64_t trap, uint64_t addr)
 {
-	static const uint8_t reg[8] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_R12, REG_RBP, REG_RSI, REG_RDI};
+	static const uint8_t reg[8] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX,
+				       REG_R12, REG_RBP, REG_RSI, REG_RDI};
 
 	for (unsigned r = 0; r < 8; r++)
 		c->gpr[r] = (uint32_t)g[reg[r]];
@@ -80,7 +82,8 @@ static void kick_block(struct bt *bt, greg_t *g)
 
 	if (b) {
 		const struct side_entry *s = &b->side[cache_find_insn(&bt->k, b, pc)];
-		if (s->flags & SIDE_REP && pc == (uint64_t)(uintptr_t)(bt->k.rx + b->host + s->host + s->rep)) {
+		if (s->flags & SIDE_REP &&
+		    pc == (uint64_t)(uintptr_t)(bt->k.rx + b->host + s->host + s->rep)) {
 			leave_with_fault(c, g, FAULT_KICK, 0);
 			return;
 		}

@@ -56,6 +56,7 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 		rows[i] = all[i];
 	for (unsigned i = 0; i < 64; i++)
 		if (s->callout_class[i] && n < max)
-			rows[n++] = (struct stat_row){"callouts by kind", insn_class_name(i), s->callout_class[i]};
+			rows[n++] = (struct stat_row){"callouts by kind", insn_class_name(i),
+						      s->callout_class[i]};
 	return n < max ? n : max;
 }

@@ -1,10 +1,11 @@
-/* bt_verify.c - lockstep (--verify): each block that is about to run is first run by the interpreter, on the same state,
- * with its stores logged and then taken back; afterwards registers, defined flags, FPU state and the bytes stored to
- * are compared. The first difference stops the machine with both states, the guest's code and the emitted code.
+/* bt_verify.c - lockstep (--verify): each block that is about to run is first run by the interpreter, on the
+ *same state, with its stores logged and then taken back; afterwards registers, defined flags, FPU state and
+ *the bytes stored to are compared. The first difference stops the machine with both states, the guest's code
+ *and the emitted code.
  *
  * While it is on, blocks are not chained and tables stay empty, so that every block comes back here; and the
- * translator ends blocks at instructions that do more than registers and memory, which are not compared (both sides
- * would be the interpreter anyway).
+ * translator ends blocks at instructions that do more than registers and memory, which are not compared (both
+ *sides would be the interpreter anyway).
  *
  *	verify_before(v, b);  ... run b ...  verify_after(v, b, why);
  */
@@ -14,9 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LOG_MAX	  4096u
-#define DATA_MAX  65536u
-#define HISTORY	  32u
+#define LOG_MAX	 4096u
+#define DATA_MAX 65536u
+#define HISTORY	 32u
 
 struct store {
 	uint64_t gpa;
@@ -215,7 +216,8 @@ void verify_after(struct verify *v, const struct block *b, int why)
 		const struct store *s = &v->log[i];
 		if (memcmp(mem_ptr(c->mem, s->gpa, s->len), v->new + s->data, s->len)) {
 			char what[80];
-			snprintf(what, sizeof what, "memory at physical %#lx (%u bytes)", (unsigned long)s->gpa, s->len);
+			snprintf(what, sizeof what, "memory at physical %#lx (%u bytes)",
+				 (unsigned long)s->gpa, s->len);
 			report(v, b, what);
 			return;
 		}

@@ -10,7 +10,8 @@ void run_triple_fault(struct machine *m)
 	log_printf(LOG_CPU, "triple fault at %04x:%08x\n", m->vcpu.seg[CS].sel, m->vcpu.eip);
 	m->vcpu.exc.pending = false;
 	if (m->cfg.no_reboot) {
-		fprintf(stderr, "bt86: the guest triple-faulted (CS:EIP %04x:%08x)\n", m->vcpu.seg[CS].sel, m->vcpu.eip);
+		fprintf(stderr, "bt86: the guest triple-faulted (CS:EIP %04x:%08x)\n", m->vcpu.seg[CS].sel,
+			m->vcpu.eip);
 		machine_poweroff(m, EXIT_TRIPLE_FAULT);
 	} else {
 		machine_reset_request(m);
@@ -158,9 +159,15 @@ static unsigned guest_counters(void *opaque, uint64_t *out, unsigned max)
 		return 0;
 	for (unsigned i = 0; i < CO_COUNT; i++)
 		calls += bt->st.callouts[i];
-	const uint64_t v[] = {bt->k.stats.blocks_made, bt->k.stats.guest_insns, bt->k.stats.chains, calls,
-			      bt->st.faults_hidden, bt->st.faults_true, ms->traced_writes + ms->pt_writes,
-			      bt->st.adaptations, ms->window_switches};
+	const uint64_t v[] = {bt->k.stats.blocks_made,
+			      bt->k.stats.guest_insns,
+			      bt->k.stats.chains,
+			      calls,
+			      bt->st.faults_hidden,
+			      bt->st.faults_true,
+			      ms->traced_writes + ms->pt_writes,
+			      bt->st.adaptations,
+			      ms->window_switches};
 	const unsigned n = sizeof v / sizeof v[0];
 	for (unsigned i = 0; i < n && i < max; i++)
 		out[i] = v[i];

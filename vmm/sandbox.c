@@ -1,9 +1,9 @@
 /* sandbox.c - the seccomp filter that the process drops into after start-up.
  *
- * What the run loop, the event loop and libc's own housekeeping need, and no more: memory may be mapped and protected but
- * never made executable (the code cache has its executable view already), files that are open may be read and
- * written but none opened, no program started, no other process touched. Anything else raises SIGSYS, which ends the
- * process with one line and EXIT_INTERNAL.
+ * What the run loop, the event loop and libc's own housekeeping need, and no more: memory may be mapped and
+ * protected but never made executable (the code cache has its executable view already), files that are open
+ * may be read and written but none opened, no program started, no other process touched. Anything else raises
+ * SIGSYS, which ends the process with one line and EXIT_INTERNAL.
  */
 #include "vmm/bt.h"
 
@@ -20,26 +20,62 @@
 /* Allowed with any arguments. */
 static const int allowed[] = {
 	/* descriptors that are open already */
-	SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(close), SCMP_SYS(lseek),
-	SCMP_SYS(fstat), SCMP_SYS(newfstatat), SCMP_SYS(fcntl), SCMP_SYS(ftruncate), SCMP_SYS(fallocate),
-	SCMP_SYS(accept4), SCMP_SYS(accept), SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(shutdown),
+	SCMP_SYS(read),
+	SCMP_SYS(write),
+	SCMP_SYS(readv),
+	SCMP_SYS(writev),
+	SCMP_SYS(close),
+	SCMP_SYS(lseek),
+	SCMP_SYS(fstat),
+	SCMP_SYS(newfstatat),
+	SCMP_SYS(fcntl),
+	SCMP_SYS(ftruncate),
+	SCMP_SYS(fallocate),
+	SCMP_SYS(accept4),
+	SCMP_SYS(accept),
+	SCMP_SYS(recvfrom),
+	SCMP_SYS(sendto),
+	SCMP_SYS(shutdown),
 	/* waiting and time */
-	SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl),
-	SCMP_SYS(futex), SCMP_SYS(timerfd_settime), SCMP_SYS(timerfd_gettime), SCMP_SYS(clock_gettime),
-	SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep), SCMP_SYS(gettimeofday), SCMP_SYS(sched_yield),
+	SCMP_SYS(poll),
+	SCMP_SYS(ppoll),
+	SCMP_SYS(epoll_wait),
+	SCMP_SYS(epoll_pwait),
+	SCMP_SYS(epoll_ctl),
+	SCMP_SYS(futex),
+	SCMP_SYS(timerfd_settime),
+	SCMP_SYS(timerfd_gettime),
+	SCMP_SYS(clock_gettime),
+	SCMP_SYS(clock_nanosleep),
+	SCMP_SYS(nanosleep),
+	SCMP_SYS(gettimeofday),
+	SCMP_SYS(sched_yield),
 	SCMP_SYS(restart_syscall),
 	/* signals and threads of this process (tgkill: see below) */
-	SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction), SCMP_SYS(sigaltstack),
-	SCMP_SYS(gettid), SCMP_SYS(getpid), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(set_robust_list),
-	SCMP_SYS(rseq), SCMP_SYS(getrusage),
+	SCMP_SYS(rt_sigreturn),
+	SCMP_SYS(rt_sigprocmask),
+	SCMP_SYS(rt_sigaction),
+	SCMP_SYS(sigaltstack),
+	SCMP_SYS(gettid),
+	SCMP_SYS(getpid),
+	SCMP_SYS(exit),
+	SCMP_SYS(exit_group),
+	SCMP_SYS(set_robust_list),
+	SCMP_SYS(rseq),
+	SCMP_SYS(getrusage),
 	/* memory (mmap and mprotect: see below) */
-	SCMP_SYS(munmap), SCMP_SYS(madvise), SCMP_SYS(brk), SCMP_SYS(mremap), SCMP_SYS(getrandom),
+	SCMP_SYS(munmap),
+	SCMP_SYS(madvise),
+	SCMP_SYS(brk),
+	SCMP_SYS(mremap),
+	SCMP_SYS(getrandom),
 	/* the gs base on CPUs without FSGSBASE */
 	SCMP_SYS(arch_prctl),
 };
 
 /* Terminal control and nothing else. */
-static const unsigned long ioctls[] = {TCGETS, TCSETS, TCSETSW, TCSETSF, TIOCGWINSZ, TIOCGPTN, TIOCGPGRP, FIONREAD, FIONBIO};
+static const unsigned long ioctls[] = {TCGETS,	 TCSETS,    TCSETSW,  TCSETSF, TIOCGWINSZ,
+				       TIOCGPTN, TIOCGPGRP, FIONREAD, FIONBIO};
 
 static void on_violation(int sig, siginfo_t *si, void *ctx)
 {
@@ -69,7 +105,8 @@ int sandbox_enter(char *err, size_t errlen)
 	for (size_t i = 0; !rc && i < sizeof ioctls / sizeof ioctls[0]; i++)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, ioctls[i]));
 	if (!rc)
-		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
+				      SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	if (!rc)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
 				      SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));

@@ -1,5 +1,5 @@
-/* test_cache.c - the block map, chaining and unchaining, invalidation, address look-up, spaces. Blocks are made by the
- * real translator from small pieces of guest code. */
+/* test_cache.c - the block map, chaining and unchaining, invalidation, address look-up, spaces. Blocks are
+ * made by the real translator from small pieces of guest code. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -124,7 +124,7 @@ static void dropping_the_source_leaves_no_link(void **state)
 static void invalidation_hits_exactly_the_bytes(void **state)
 {
 	struct block *a = make(0x1000, 0x1000, "\x90\x90\x90\xc3", 4, false); /* 1000-1003 */
-	struct block *b = make(0x1010, 0x1010, "\x90\xc3", 2, false);	       /* 1010-1011 */
+	struct block *b = make(0x1010, 0x1010, "\x90\xc3", 2, false);	      /* 1010-1011 */
 	bool left;
 
 	(void)state;

@@ -1,5 +1,5 @@
-/* test_emit.c - every emitted form, disassembled again by Capstone and compared with what was asked for; and the
- * translation rules, guest bytes against the host code they become. */
+/* test_emit.c - every emitted form, disassembled again by Capstone and compared with what was asked for; and
+ * the translation rules, guest bytes against the host code they become. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -24,8 +24,8 @@ static const char *disassemble(const uint8_t *code, size_t len)
 	text[0] = 0;
 	for (size_t i = 0; i < n; i++) {
 		used += in[i].size;
-		snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s%s%s", i ? "; " : "", in[i].mnemonic,
-			 in[i].op_str[0] ? " " : "", in[i].op_str);
+		snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s%s%s", i ? "; " : "",
+			 in[i].mnemonic, in[i].op_str[0] ? " " : "", in[i].op_str);
 	}
 	if (n)
 		cs_free(in, n);
@@ -38,16 +38,17 @@ static struct emitter start(void)
 	return (struct emitter){.p = buf, .base = buf, .limit = buf + sizeof buf};
 }
 
-#define EXPECT(expected, call)                                                                                \
-	do {                                                                                                   \
-		struct emitter e = start();                                                                    \
-		call;                                                                                          \
-		assert_string_equal(disassemble(buf, (size_t)(e.p - buf)), expected);                          \
+#define EXPECT(expected, call)                                                                               \
+	do {                                                                                                 \
+		struct emitter e = start();                                                                  \
+		call;                                                                                        \
+		assert_string_equal(disassemble(buf, (size_t)(e.p - buf)), expected);                        \
 	} while (0)
 
 static struct host_mem mem(int base, int index, unsigned scale, int32_t disp)
 {
-	return (struct host_mem){.base = (int8_t)base, .index = (int8_t)index, .scale = (uint8_t)scale, .disp = disp};
+	return (struct host_mem){
+		.base = (int8_t)base, .index = (int8_t)index, .scale = (uint8_t)scale, .disp = disp};
 }
 
 static void moves(void **state)
@@ -89,11 +90,13 @@ static void addressing(void **state)
 					if (index == RSP || (index < 0 && scale > 1))
 						continue;
 					em_load64(&e, R9, &m);
-					assert_int_equal(cs_disasm(handle, buf, (size_t)(e.p - buf), 0, 0, &in), 1);
+					assert_int_equal(
+						cs_disasm(handle, buf, (size_t)(e.p - buf), 0, 0, &in), 1);
 					const cs_x86_op *op = &in->detail->x86.operands[1];
 					assert_string_equal(cs_reg_name(handle, op->mem.base), name[base]);
 					if (index >= 0) {
-						assert_string_equal(cs_reg_name(handle, op->mem.index), name[index]);
+						assert_string_equal(cs_reg_name(handle, op->mem.index),
+								    name[index]);
 						assert_int_equal(op->mem.scale, scale);
 					}
 					assert_int_equal(op->mem.disp, disps[d]);
@@ -150,7 +153,8 @@ static void branches(void **state)
 	});
 }
 
-/* ------------------------------------------------------------------ rules: guest bytes -> host code of the body */
+/* ------------------------------------------------------------------ rules: guest bytes -> host code of the
+ * body */
 
 static struct cache cache;
 
@@ -158,7 +162,8 @@ static struct cache cache;
 static const char *body(const char *bytes, size_t len, uint32_t mode)
 {
 	static uint8_t page[4096];
-	struct translate_request rq = {.gpa = 0x1000, .eip = 0x1000, .mode = mode, .code = page, .avail = 4096};
+	struct translate_request rq = {
+		.gpa = 0x1000, .eip = 0x1000, .mode = mode, .code = page, .avail = 4096};
 
 	memset(page, 0xf4, sizeof page); /* hlt ends the block */
 	memcpy(page, bytes, len);

@@ -1,5 +1,5 @@
-/* asm_offsets.c - compiled to assembly only; the build turns the marked lines into asm_offsets.h, so that entry.S
- * and the C code share one definition of struct vcpu. */
+/* asm_offsets.c - compiled to assembly only; the build turns the marked lines into asm_offsets.h, so that
+ * entry.S and the C code share one definition of struct vcpu. */
 #include "cpu/cpu.h"
 
 #define OFFSET(name, member) __asm__ volatile("\n@@" #name " %0" : : "i"(offsetof(struct vcpu, member)))
