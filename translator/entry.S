@@ -145,7 +145,7 @@ bt_go_miss:
 /* The return stack is empty: r8d return address. The entry popped was the last one: put rsp back on it. */
 	.globl	bt_go_ret_miss
 bt_go_ret_miss:
-	subq	$8, %rsp
+	leaq	-8(%rsp), %rsp		/* the flags are the guest's: no sub */
 	jmp	bt_go_miss
 
 /* Where slots and the top of the return stack lead after a kick. */
@@ -159,7 +159,7 @@ bt_go_leave:
 	jmp	bt_out
 	.globl	bt_go_ret_leave
 bt_go_ret_leave:
-	subq	$8, %rsp		/* it may have been the last entry; the run loop resets the stack */
+	leaq	-8(%rsp), %rsp		/* it may have been the last entry; the run loop resets the stack */
 	jmp	bt_go_leave
 
 /* The signal handler has stored the guest's state and points rip here, r15 at the vcpu, rsp at c_sp. */
