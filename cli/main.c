@@ -13,17 +13,32 @@
 
 #define ERR_LEN 1024u
 
+/* Names of files may hold anything; a message stays one line and leaves the terminal alone. */
+static void print_escaped(const char *text)
+{
+	for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+		if (*p >= ' ' && *p != 0x7f)
+			fputc(*p, stderr);
+		else if (*p == '\n')
+			fputs("\\n", stderr);
+		else
+			fprintf(stderr, "\\x%02x", *p);
+	}
+	fputc('\n', stderr);
+}
+
 /* One line on stderr, with the terminal in order again; returns status. */
 __attribute__((format(printf, 2, 3))) static int fail(int status, const char *fmt, ...)
 {
+	char text[ERR_LEN + 64];
 	va_list ap;
 
 	chardev_restore_terminal();
 	fputs("bt86: ", stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	print_escaped(text);
 	return status;
 }
 
