@@ -13,6 +13,7 @@ def boot(arguments, accel):
     arguments.slow = 20 if accel == "interp" else 1
     with Machine(arguments) as vm:
         seconds = vm.prompt()
+        vm.settle()
         text = vm.shell("dmesg").text
         cpu = vm.shell("grep -vE 'MHz|bogomips' /proc/cpuinfo").text
         vm.finish()

@@ -188,6 +188,12 @@ class Machine:
         self.expect(rb"/ # ", seconds)
         return Result(match.group(1).decode(errors="replace").replace("\r", "").strip("\n"), int(match.group(2)))
 
+    def settle(self):
+        """Waits until the kernel has chosen its clocksource for good, which it does a second or so into the boot and
+        says in its log: a fast boot is at the shell before that."""
+        self.shell("n=0; until grep -q '^tsc$' /sys/devices/system/clocksource/clocksource0/current_clocksource || "
+                   "[ $n -ge 50 ]; do n=$((n + 1)); sleep 0.1; done")
+
     def wait(self, seconds=30):
         """Waits for the process to end; its exit status, negative for a signal."""
         end = time.monotonic() + seconds * self.arguments.slow

@@ -24,6 +24,7 @@ def main():
             try:
                 times.append(vm.prompt())
                 answer = vm.shell("i=0; while [ $i -lt 100 ]; do i=$(busybox expr $i + 1); done; echo $i; ls /bin | wc -l").text
+                vm.settle()
                 raw = vm.shell("dmesg -r").text
                 status = vm.finish()
             except Timeout as timeout:
