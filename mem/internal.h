@@ -194,7 +194,7 @@ struct mem {
 	struct window *hash[SPACE_HASH];
 	uint64_t clock;
 	unsigned n_user, n_super;
-	bool many_super;
+	uint64_t stale_after; /* loads of CR3 after which a supervisor window that nobody used goes */
 	uint32_t super_drops; /* slots dropped in favour of not creating another supervisor window */
 
 	uint32_t queue_max; /* QUEUE_MAX, or what a test allows */

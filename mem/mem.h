@@ -200,7 +200,8 @@ struct window *mem_window_user(struct mem *m);
 struct window *mem_window_super(struct mem *m);
 uintptr_t mem_window_base(const struct window *w);
 unsigned mem_window_id(const struct window *w);
-/* More than one supervisor window exists (or did since the last time none did). Changes only in mem_load_cr3 and
+bool mem_window_is_super(const struct window *w); /* maps supervisor pages; the physical window counts as one */
+/* More than one supervisor window exists. Changes only in mem_load_cr3 and
  * mem_mode_changed. */
 bool mem_many_super(const struct mem *m);
 

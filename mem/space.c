@@ -9,9 +9,16 @@
  */
 #include "mem/internal.h"
 
-/* A window whose slots are dropped this often, within so many loads of CR3, is fought over. */
+/* A window whose slots are dropped this often, within so many loads of CR3, is fought over. Drops of so few
+ * pages that mapping them again is nothing are not counted: a kernel that patches its code through a page in
+ * a directory of its own (Linux's text_poke) drops one slot with every patch, and a second window would end
+ * chaining across pages. */
 #define FIGHT_DROPS  512u
 #define FIGHT_PERIOD 4096u
+#define FIGHT_PAGES  3u
+/* A supervisor window that was no use for so many loads of CR3 is given up, the first time; then for twice as
+ * many. */
+#define STALE_LOADS 2048u
 /* Slots that may be dropped before windows are created for directories that mostly disagree: early in a boot
  * nothing much is mapped and agreement says little. */
 #define FREE_DROPS 32u
@@ -113,11 +120,12 @@ static bool slot_agrees(const struct window *s, uint32_t slot, uint64_t pde)
 
 struct agreement {
 	int good, bad;
+	uint32_t bad_pages; /* mapped in the bad slots */
 };
 
 static struct agreement compare(const struct window *s, const struct window *space)
 {
-	struct agreement a = {0, 0};
+	struct agreement a = {0, 0, 0};
 
 	for (uint32_t word = 0; word < MAX_SLOTS / 64; word++) {
 		for (uint64_t bits = s->filled[word]; bits; bits &= bits - 1) {
@@ -125,10 +133,12 @@ static struct agreement compare(const struct window *s, const struct window *spa
 
 			if (s->slots[slot].doomed)
 				continue;
-			if (slot_agrees(s, slot, space_pde(s->m, space, slot)))
+			if (slot_agrees(s, slot, space_pde(s->m, space, slot))) {
 				a.good++;
-			else
+			} else {
 				a.bad++;
+				a.bad_pages += s->slots[slot].large ? 1u : s->slots[slot].mapped;
+			}
 		}
 	}
 	return a;
@@ -155,13 +165,15 @@ static void fit_all(struct window *s, const struct window *space)
 			fit_slot(s, word * 64 + (uint32_t)__builtin_ctzll(bits), space);
 }
 
-static bool fought_over(struct window *s, int bad)
+static bool fought_over(struct window *s, const struct agreement *a)
 {
+	if (a->bad_pages < FIGHT_PAGES)
+		return false;
 	if (s->m->clock - s->mismatch_stamp > FIGHT_PERIOD) {
 		s->mismatch_stamp = s->m->clock;
 		s->mismatches = 0;
 	}
-	s->mismatches += (uint32_t)bad;
+	s->mismatches += (uint32_t)a->bad;
 	return s->mismatches > FIGHT_DROPS;
 }
 
@@ -169,7 +181,7 @@ static bool acceptable(struct window *s, struct agreement a)
 {
 	if (a.bad == 0)
 		return true;
-	if (fought_over(s, a.bad))
+	if (fought_over(s, &a))
 		return false;
 	if (a.good >= a.bad)
 		return true;
@@ -181,7 +193,7 @@ static struct window *choose(struct window *space)
 {
 	struct mem *m = space->m;
 	struct window *best = NULL;
-	struct agreement best_a = {0, 0};
+	struct agreement best_a = {0, 0, 0};
 
 	for (unsigned i = 0; i < MAX_WINDOWS; i++) {
 		struct window *s = &m->windows[i];
@@ -244,6 +256,22 @@ static void super_select(struct window *space)
 
 /* ------------------------------------------------------------------ selection */
 
+/* With one supervisor window only, code may be chained across pages; so one that is left over goes. What
+ * comes back and goes again is asked less and less often. */
+static void drop_stale_super(struct mem *m)
+{
+	for (unsigned i = 0; i < MAX_WINDOWS; i++) {
+		struct window *w = &m->windows[i];
+
+		if (w->kind != WIN_SUPER || window_current(w) || m->clock - w->stamp < m->stale_after)
+			continue;
+		window_free(w);
+		m->stats.windows_evicted++;
+		if (m->stale_after < 1u << 24)
+			m->stale_after *= 2;
+	}
+}
+
 /* Makes the windows of c's CR3 current, with everything that was queued for them applied. */
 void space_select(struct vcpu *c)
 {
@@ -265,6 +293,8 @@ void space_select(struct vcpu *c)
 	m->super->stamp = m->clock;
 	m->super->foreign_writes = 0;
 	queue_apply(m->super);
+	if (m->n_super > 1 && m->clock % 256 == 0)
+		drop_stale_super(m);
 	host_relieve(m);
 }
 
@@ -324,6 +354,7 @@ static void drop_all(struct mem *m)
 	m->n_pending = 0;
 	m->pending_super = false;
 	m->super_drops = 0;
+	m->stale_after = STALE_LOADS;
 	for (unsigned i = 0; i < MAX_WINDOWS; i++)
 		if (m->windows[i].kind != WIN_FREE)
 			window_free(&m->windows[i]);

@@ -149,10 +149,6 @@ static void count(struct mem *m, enum window_kind kind, int by)
 		return;
 	m->n_super += (unsigned)by;
 	m->stats.super_windows_now = m->n_super;
-	if (m->n_super > 1)
-		m->many_super = true;
-	if (m->n_super == 0)
-		m->many_super = false;
 }
 
 /* Given up: its mappings stay until it is used again, when one call removes them all. Nothing reaches them.
@@ -449,9 +445,14 @@ unsigned mem_window_id(const struct window *w)
 	return w->id;
 }
 
+bool mem_window_is_super(const struct window *w)
+{
+	return w->kind == WIN_SUPER || w->kind == WIN_PHYS;
+}
+
 bool mem_many_super(const struct mem *m)
 {
-	return m->many_super;
+	return m->n_super > 1;
 }
 
 const uint64_t *mem_slot_bases(struct mem *m)

@@ -123,8 +123,8 @@ void bt_window_gone(struct bt *bt, struct window *w)
 		bt->cur->ret_sp = bt->c->hot.ret_sp;
 	cache_window_gone(&bt->k, mem_window_id(w));
 	reload_ret_sp(bt);
-	/* Cross-page chains were made for what the gone window mapped. */
-	if (bt->sole_super)
+	/* Cross-page chains are the supervisor's: they were made for what the gone window mapped. */
+	if (bt->sole_super && mem_window_is_super(w))
 		cache_cut_cross(&bt->k, 0, 1u << 20);
 	bt->gen++;
 }
@@ -526,6 +526,8 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	if (m->cfg.cpu_model && strcmp(m->cfg.cpu_model, "max"))
 		translate_host.offers = model_offers;
 	translate_host.count = m->cfg.count_insns;
+	if (m->cfg.count_insns)
+		bt->hot_eips = calloc(HOT_EIPS, sizeof *bt->hot_eips);
 	if (m->cfg.verify_every) {
 		translate_host.pure = true;
 		bt->verify = verify_create(bt);
@@ -561,5 +563,6 @@ void bt_destroy(struct bt *bt)
 		fclose(bt->perf_map);
 	verify_destroy(bt->verify);
 	cache_destroy(&bt->k);
+	free(bt->hot_eips);
 	free(bt);
 }

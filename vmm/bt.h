@@ -31,6 +31,14 @@ struct bt_stats {
 	uint64_t code_writes, blocks_hit;
 };
 
+/* Which instructions call out most: counted only for --stats. An entry's eip 0 is free; a full table counts
+ * no more. */
+#define HOT_EIPS 8192u
+struct hot_eip {
+	uint32_t eip;
+	uint64_t n;
+};
+
 struct bt {
 	struct machine *m;
 	struct vcpu *c;
@@ -46,6 +54,7 @@ struct bt {
 	bool in_verify;	       /* the interpreter runs on trial: no effects outside RAM */
 	FILE *perf_map;	       /* /tmp/perf-PID.map, or NULL */
 	struct bt_stats st;
+	struct hot_eip *hot_eips; /* [HOT_EIPS], NULL without --stats */
 };
 
 struct bt *bt_create(struct machine *m, char *err, size_t errlen);
@@ -64,6 +73,7 @@ void bt_signals_install(struct bt *bt);
 void bt_code_written(struct bt *bt, uint64_t gpa, unsigned len);
 void bt_code_unmapped(struct bt *bt, struct window *w, uint32_t lin, uint32_t pages);
 void bt_window_gone(struct bt *bt, struct window *w);
+void bt_stat_callout(struct bt *bt, uint32_t eip);
 unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max);
 /* One interpreted instruction with its bookkeeping; resets the machine on a triple fault. */
 void bt_interp_one(struct bt *bt);

@@ -13,7 +13,7 @@ static int go(struct bt *bt, uint32_t next, uint64_t gen)
 	uint32_t rq = atomic_load_explicit(&c->request, memory_order_relaxed);
 
 	if (c->halted || c->shadow || c->exc.pending || gen != bt->gen || (rq & ~REQ_IRQ) ||
-	    (rq & REQ_IRQ && c->iflag) || !translate_possible(c))
+	    (rq & REQ_IRQ && c->iflag) || !translate_possible(c) || mem_many_super(c->mem) == bt->sole_super)
 		return BT_GO_OUT;
 	const struct space *was = bt->cur;
 	uint64_t super = c->hot.super_base, user = c->hot.user_base;
@@ -30,6 +30,8 @@ static int interp_one(struct vcpu *c, uint32_t arg)
 	uint64_t gen = bt->gen, before = c->n_interp;
 
 	bt->st.callout_class[arg >> 8 & 63]++;
+	if (bt->hot_eips)
+		bt_stat_callout(bt, c->eip);
 	int r = interp_step(c);
 	bt->st.interp_insns += c->n_interp - before;
 	if (r < 0) {

@@ -1,6 +1,57 @@
 /* bt_stats.c - the rows of --stats that the translator knows. */
 #include "vmm/bt.h"
 
+#include <stdlib.h>
+#include <string.h>
+
+#define HOT_SHOWN 32u
+
+void bt_stat_callout(struct bt *bt, uint32_t eip)
+{
+	struct hot_eip *t = bt->hot_eips;
+	uint32_t h = eip * 0x9e3779b1u >> 19;
+
+	for (unsigned i = 0; i < 16; i++, h = (h + 1) & (HOT_EIPS - 1)) {
+		if (!t[h].eip)
+			t[h].eip = eip;
+		if (t[h].eip == eip) {
+			t[h].n++;
+			return;
+		}
+	}
+}
+
+static int by_count(const void *a, const void *b)
+{
+	const struct hot_eip *x = a, *y = b;
+
+	return x->n < y->n ? 1 : -(x->n > y->n);
+}
+
+/* The instructions that called out most, by address and, where known, symbol. */
+static unsigned hot_rows(struct bt *bt, struct stat_row *rows, unsigned max)
+{
+	static char names[HOT_SHOWN][64];
+	struct hot_eip *t = malloc(HOT_EIPS * sizeof *t);
+	unsigned n = 0;
+
+	if (!t)
+		return 0;
+	memcpy(t, bt->hot_eips, HOT_EIPS * sizeof *t);
+	qsort(t, HOT_EIPS, sizeof *t, by_count);
+	for (; n < HOT_SHOWN && n < max && t[n].n; n++) {
+		uint32_t off;
+		const char *sym = symbols_find(t[n].eip, &off);
+		if (sym)
+			snprintf(names[n], sizeof names[n], "%08x %.32s+%#x", t[n].eip, sym, off);
+		else
+			snprintf(names[n], sizeof names[n], "%08x", t[n].eip);
+		rows[n] = (struct stat_row){"callouts by instruction", names[n], t[n].n};
+	}
+	free(t);
+	return n;
+}
+
 unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 {
 	const struct cache_stats *k = &bt->k.stats;
@@ -58,5 +109,7 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 		if (s->callout_class[i] && n < max)
 			rows[n++] = (struct stat_row){"callouts by kind", insn_class_name(i),
 						      s->callout_class[i]};
+	if (bt->hot_eips && n < max)
+		n += hot_rows(bt, rows + n, max - n);
 	return n < max ? n : max;
 }

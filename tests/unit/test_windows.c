@@ -352,6 +352,64 @@ static void test_private_kernels(void **state)
 	guest_free(g);
 }
 
+/* A second directory that differs by one page, as for code patching, shares the window however often it is
+ * used. */
+static void test_patching_directory(void **state)
+{
+	struct guest *g = guest_new(16u << 20);
+	uint32_t v;
+
+	(void)state;
+	for (uint32_t pd = 0x10000; pd <= 0x11000; pd += 0x1000)
+		put32(g, pd + 768 * 4, 0x12000 | KERNEL);
+	put32(g, 0x12000, 0x200000 | KERNEL);
+	put32(g, 0x11000 + 4, 0x13000 | KERNEL); /* the patching page, in the lower half */
+	put32(g, 0x13000, 0x201000 | KERNEL);
+	paging_on(g, 0x10000, 0);
+	for (unsigned i = 0; i < 3000; i++) {
+		g->c.cr3 = 0x10000 + (i & 1) * 0x1000;
+		mem_load_cr3(&g->c);
+		assert_int_equal(access_window(g, mem_window_super(g->m), 0xc0000000, false, &v), DONE);
+		if (i & 1)
+			assert_int_equal(access_window(g, mem_window_super(g->m), 0x400000, true, &v), DONE);
+	}
+	assert_int_equal(mem_get_stats(g->m)->super_windows_now, 1);
+	assert_coherent(g);
+	guest_free(g);
+}
+
+/* A supervisor window that nobody needs any more goes after a while, so that there is a sole one again. */
+static void test_stale_super(void **state)
+{
+	struct guest *g = guest_new(32u << 20);
+	uint32_t v;
+
+	(void)state;
+	for (uint32_t i = 0; i < 2; i++) {
+		uint32_t pd = 0x400000 + i * 0x40000;
+
+		for (uint32_t s = 0; s < 40; s++) {
+			put32(g, pd + (512 + s) * 4, (pd + 0x1000 + s * 0x1000) | KERNEL);
+			put32(g, pd + 0x1000 + s * 0x1000, 0x200000 | KERNEL);
+		}
+	}
+	paging_on(g, 0x400000, 0);
+	for (unsigned round = 0; round < 40; round++) {
+		g->c.cr3 = 0x400000 + (round & 1) * 0x40000;
+		mem_load_cr3(&g->c);
+		for (uint32_t s = 0; s < 40; s++)
+			assert_int_equal(access_window(g, mem_window_super(g->m), 0x80000000 + s * 0x400000,
+						       false, &v),
+					 DONE);
+	}
+	assert_true(mem_many_super(g->m));
+	for (unsigned i = 0; i < 5000; i++)
+		mem_load_cr3(&g->c);
+	assert_false(mem_many_super(g->m));
+	assert_coherent(g);
+	guest_free(g);
+}
+
 /* A page table that the guest frees loses its trace: as soon as its directory entry is cleared, or else when
  * the directory of a dead process, or the table itself, is overwritten as data. */
 static void test_freed_tables(void **state)
@@ -447,12 +505,13 @@ static void test_write_protect(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_physical),       cmocka_unit_test(test_edges),
-		cmocka_unit_test(test_coalescing),     cmocka_unit_test(test_eager),
-		cmocka_unit_test(test_accessed_dirty), cmocka_unit_test(test_large_dirty),
-		cmocka_unit_test(test_code_unmapped),  cmocka_unit_test(test_shared_large_dirty),
-		cmocka_unit_test(test_many_spaces),    cmocka_unit_test(test_private_kernels),
-		cmocka_unit_test(test_freed_tables),   cmocka_unit_test(test_large_pages),
+		cmocka_unit_test(test_physical),	   cmocka_unit_test(test_edges),
+		cmocka_unit_test(test_coalescing),	   cmocka_unit_test(test_eager),
+		cmocka_unit_test(test_accessed_dirty),	   cmocka_unit_test(test_large_dirty),
+		cmocka_unit_test(test_code_unmapped),	   cmocka_unit_test(test_shared_large_dirty),
+		cmocka_unit_test(test_many_spaces),	   cmocka_unit_test(test_private_kernels),
+		cmocka_unit_test(test_patching_directory), cmocka_unit_test(test_stale_super),
+		cmocka_unit_test(test_freed_tables),	   cmocka_unit_test(test_large_pages),
 		cmocka_unit_test(test_write_protect),
 	};
 
