@@ -26,6 +26,7 @@ uint8_t snippet_stack[16384] __attribute__((aligned(4096)));
 uint8_t user_stack[16384] __attribute__((aligned(4096)));
 uint8_t ring0_stack[16384] __attribute__((aligned(4096)));
 bool on_tcg;
+uint32_t multiboot_info;
 
 static unsigned cases, failures;
 static const char *sdm_section;
@@ -381,7 +382,7 @@ void guest_start(uint32_t magic, uint32_t info)
 {
 	struct cpuid r;
 
-	(void)info;
+	multiboot_info = info;
 	outb(COM1 + 1, 0);
 	outb(COM1 + 3, 0x83);
 	outb(COM1, 1);

@@ -100,6 +100,7 @@ extern uint8_t snippet_stack[16384]; /* default stack of a snippet at CPL 0 */
 extern uint8_t user_stack[16384];    /* default stack of one at CPL 3 */
 extern uint8_t ring0_stack[16384];   /* what the TSS gives to CPL 0 */
 extern bool on_tcg;
+extern uint32_t multiboot_info; /* address of what the loader says (Multiboot 3.3) */
 
 #define SNIPPET_STACK ((uint32_t)snippet_stack + sizeof(snippet_stack) - 64)
 #define USER_STACK    ((uint32_t)user_stack + sizeof(user_stack) - 64)
