@@ -1,8 +1,10 @@
 /* evloop.c - the event-loop thread: everything that happens to the machine from the outside.
  *
  * One thread waits in epoll for the timerfd, the signals that end the process, and the descriptors of
- * character back ends. Each callback runs with the machine lock held. An event names its slot and the slot's
- * generation, so that an event fetched before its descriptor was removed finds nobody.
+ * character back ends. The signals are blocked but while it waits. There is no signalfd: the kernel wakes who
+ * waits for one at every signal of the process, and the vCPU thread has thousands of faults a second. Each
+ * callback runs with the machine lock held. An event names its slot and the slot's generation, so that an
+ * event fetched before its descriptor was removed finds nobody.
  */
 #include "vmm/machine_private.h"
 
@@ -11,7 +13,6 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #define BATCH 16
@@ -81,17 +82,49 @@ static void evloop_dispatch(struct machine *m, const struct epoll_event *ev)
 	machine_unlock(m);
 }
 
+/* Signals that mean "end". */
+static const int ending[] = {SIGINT, SIGTERM, SIGHUP};
+#define ENDING (sizeof ending / sizeof ending[0])
+
+static volatile sig_atomic_t signals_seen, last_signal;
+
+static void on_ending_signal(int sig)
+{
+	last_signal = sig;
+	signals_seen = signals_seen + 1;
+}
+
+static void evloop_signalled(struct machine *m)
+{
+	const int status = last_signal == SIGINT ? EXIT_INTERRUPTED : 128 + (int)last_signal;
+
+	if (m->signals_handled++) {
+		/* Asked twice, and still here: something is stuck. Go at once. */
+		machine_run_fatal_hook();
+		_exit(status);
+	}
+	machine_lock(m);
+	machine_poweroff(m, status);
+	machine_unlock(m);
+}
+
 static void *evloop_main(void *opaque)
 {
 	struct machine *m = opaque;
 	struct epoll_event events[BATCH];
+	sigset_t waiting;
 
+	pthread_sigmask(SIG_SETMASK, NULL, &waiting);
+	for (unsigned i = 0; i < ENDING; i++)
+		sigdelset(&waiting, ending[i]);
 	while (!atomic_load(&m->evloop_quit)) {
-		int n = epoll_wait(m->epoll_fd, events, BATCH, -1);
-		for (int i = 0; i < n; i++)
-			evloop_dispatch(m, &events[i]);
+		int n = epoll_pwait(m->epoll_fd, events, BATCH, -1, &waiting);
 		if (n < 0 && errno != EINTR)
 			break;
+		for (int i = 0; i < n; i++)
+			evloop_dispatch(m, &events[i]);
+		while (m->signals_handled < (unsigned)signals_seen)
+			evloop_signalled(m);
 	}
 	return NULL;
 }
@@ -106,29 +139,10 @@ static void evloop_woken(void *opaque, uint32_t events)
 		return;
 }
 
-static void evloop_signalled(void *opaque, uint32_t events)
-{
-	struct machine *m = opaque;
-	struct signalfd_siginfo si;
-
-	(void)events;
-	if (read(m->signal_fd, &si, sizeof si) != sizeof si)
-		return;
-	int status = si.ssi_signo == SIGINT ? EXIT_INTERRUPTED : 128 + (int)si.ssi_signo;
-	if (m->signalled) {
-		/* Asked twice, and still here: something is stuck. Go at once. */
-		machine_run_fatal_hook();
-		_exit(status);
-	}
-	m->signalled = true;
-	machine_poweroff(m, status);
-}
-
 int evloop_init(struct machine *m)
 {
 	for (unsigned i = 0; i < EVLOOP_FDS; i++)
 		m->fds[i].fd = -1;
-	m->signal_fd = -1;
 	m->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	m->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	int rc = m->epoll_fd < 0 || m->wake_fd < 0 ? -errno : 0;
@@ -143,32 +157,34 @@ int evloop_init(struct machine *m)
 
 void evloop_fini(struct machine *m)
 {
-	const int fds[] = {m->signal_fd, m->wake_fd, m->epoll_fd};
+	const int fds[] = {m->wake_fd, m->epoll_fd};
 
-	for (unsigned i = 0; i < 3; i++)
+	for (unsigned i = 0; i < 2; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
 }
 
-/* Signals that mean "end", which must not interrupt translated code but reach the loop in good order. */
-static void ending_signals(sigset_t *set)
+/* As by nohup. */
+static bool hangup_ignored(void)
 {
-	sigemptyset(set);
-	sigaddset(set, SIGINT);
-	sigaddset(set, SIGTERM);
-	sigaddset(set, SIGHUP);
+	struct sigaction now;
+
+	return sigaction(SIGHUP, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
 }
 
-static int evloop_take_signals(struct machine *m)
+/* From now on they reach the event loop and nobody else. */
+static void evloop_take_signals(void)
 {
+	struct sigaction sa = {.sa_handler = on_ending_signal};
 	sigset_t set;
 
-	ending_signals(&set);
-	m->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-	if (m->signal_fd < 0)
-		return -errno;
+	sigemptyset(&set);
+	for (unsigned i = 0; i < ENDING; i++)
+		sigaddset(&set, ending[i]);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	return evloop_add_fd(m, m->signal_fd, EPOLLIN, evloop_signalled, m);
+	for (unsigned i = 0; i < ENDING; i++)
+		if (ending[i] != SIGHUP || !hangup_ignored())
+			sigaction(ending[i], &sa, NULL);
 }
 
 int evloop_start(struct machine *m)
@@ -176,9 +192,7 @@ int evloop_start(struct machine *m)
 	sigset_t all, before;
 	const int keep[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS};
 
-	int rc = evloop_take_signals(m);
-	if (rc)
-		return rc;
+	evloop_take_signals();
 	m->vcpu_thread = pthread_self();
 	atomic_store(&m->vcpu_thread_live, true);
 
@@ -188,7 +202,7 @@ int evloop_start(struct machine *m)
 	for (unsigned i = 0; i < sizeof keep / sizeof keep[0]; i++)
 		sigdelset(&all, keep[i]);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = -pthread_create(&m->evloop_thread, NULL, evloop_main, m);
+	int rc = -pthread_create(&m->evloop_thread, NULL, evloop_main, m);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (rc) {
 		atomic_store(&m->vcpu_thread_live, false);

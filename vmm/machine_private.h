@@ -123,11 +123,10 @@ struct machine {
 	/* ---- event loop ---- */
 	int epoll_fd;
 	int wake_fd;   /* eventfd: evloop_join wants the thread to end */
-	int signal_fd; /* SIGINT, SIGTERM, SIGHUP */
 	pthread_t evloop_thread;
 	_Atomic bool evloop_quit;
 	bool evloop_running;
-	bool signalled; /* a signal has asked us to end before */
+	unsigned signals_handled; /* that asked us to end */
 	struct evloop_fd fds[EVLOOP_FDS];
 	uint32_t fd_generation;
 
