@@ -15,6 +15,7 @@
  *	sdm: lines, for cases where QEMU is known to differ from the manual; the test still insists on the
  *	     manual's answer, unless it finds itself under QEMU's TCG
  *	cpu: lines, which depend on what CPUID offers
+ *	measured: lines, with figures that no verdict is about
  * and those are left out of comparisons. "SDM" is the Intel 64 and IA-32 Architectures Software Developer's
  * Manual.
  */
