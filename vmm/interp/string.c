@@ -4,12 +4,16 @@
  * remaining work starts. One call of a handler does a bounded number of elements and leaves EIP on the
  * instruction when more remain; the loop above looks at events in between. MOVS and STOS upwards in flat
  * segments go by the page, with the host's own string instruction so that overlapping operands behave.
+ *
+ * An instruction that overwrites itself finishes what it has begun, as on silicon, up to that bound: from
+ * there on the new bytes count, as after an interrupt.
  */
 #include "vmm/interp/alu.h"
 #include "vmm/interp/interp.h"
 #include "vmm/interp/table.h"
 
-#define REP_BUDGET 256u
+#define REP_BUDGET  1024u
+#define BULK_BUDGET 16u /* pages */
 
 typedef int (*element_fn)(struct vcpu *c, const struct insn *i, unsigned size);
 
@@ -106,23 +110,37 @@ static void compare(struct vcpu *c, uint32_t a, uint32_t b, unsigned size)
 
 /* ------------------------------------------------------------------ whole pages at a time */
 
-/* Host address of seg:off when the segment is flat and the page is in the TLB for this access, else NULL.
- * *bytes is lowered to what is left of the page. */
-static uint8_t *page_ptr(struct vcpu *c, unsigned seg, uint32_t off, bool write, uint32_t *bytes)
+/* Part of a page that an operand lies on: its host address, how many bytes, whether it may be stored to
+ * there. */
+struct piece {
+	uint8_t *p;
+	uint32_t bytes;
+	bool plain;
+};
+
+/* Finds up to `bytes` bytes at seg:off, in a flat segment, on a page of RAM. 1, 0 if it cannot be had, -1
+ * with #PF. */
+static int piece_find(struct vcpu *c, unsigned seg, uint32_t off, unsigned size, unsigned acc,
+		      struct piece *w)
 {
 	const struct seg *s = &c->seg[seg];
-	uint32_t lin = s->base + off, left = PAGE_SIZE - (lin & ~PAGE_MASK);
+	const uint32_t lin = s->base + off, left = PAGE_SIZE - (lin & ~PAGE_MASK),
+		       tag = (lin & PAGE_MASK) | 1u;
 	const struct tlb_entry *t = interp_tlb(c, lin);
 
 	if (s->limit != 0xffffffffu || (s->attr & (SEG_P | SEG_CODE | SEG_RW | SEG_DC)) != (SEG_P | SEG_RW))
-		return NULL;
-	if ((write ? t->wtag : t->rtag) != ((lin & PAGE_MASK) | 1u))
-		return NULL;
-	if (*bytes > left)
-		*bytes = left;
-	if (off > 0u - PAGE_SIZE) /* the end of the segment is near */
-		return NULL;
-	return (uint8_t *)(t->add + lin);
+		return 0;
+	if (left < size || off > 0u - PAGE_SIZE) /* an element on two pages; the end of the segment is near */
+		return 0;
+	if ((acc & ACC_WRITE ? t->wtag : t->rtag) != tag && mem_probe(c, lin, size, acc | interp_acc(c)))
+		return -1;
+	if (t->rtag != tag)
+		return 0;
+	w->p = (uint8_t *)(t->add + lin);
+	w->plain = t->wtag == tag;
+	if (w->bytes > left)
+		w->bytes = left;
+	return 1;
 }
 
 static bool bulk_allowed(const struct vcpu *c, const struct insn *i)
@@ -135,18 +153,8 @@ static uint32_t bulk_bytes(const struct vcpu *c, unsigned size)
 	return c->gpr[ECX] > PAGE_SIZE ? PAGE_SIZE : c->gpr[ECX] * size;
 }
 
-static void bulk_movs(struct vcpu *c, const struct insn *i, unsigned size)
+static void host_movs(uint8_t *to, const uint8_t *from, uint64_t n, unsigned size)
 {
-	uint32_t bytes = bulk_bytes(c, size);
-	uint8_t *from = page_ptr(c, i->seg, c->gpr[ESI], false, &bytes);
-	uint8_t *to = page_ptr(c, ES, c->gpr[EDI], true, &bytes);
-	uint64_t n = bytes / size;
-
-	if (!from || !to || n == 0)
-		return;
-	c->gpr[ESI] += (uint32_t)n * size;
-	c->gpr[EDI] += (uint32_t)n * size;
-	c->gpr[ECX] -= (uint32_t)n;
 	if (size == 1)
 		__asm__ volatile("rep movsb" : "+S"(from), "+D"(to), "+c"(n) : : "memory");
 	else if (size == 2)
@@ -155,22 +163,57 @@ static void bulk_movs(struct vcpu *c, const struct insn *i, unsigned size)
 		__asm__ volatile("rep movsl" : "+S"(from), "+D"(to), "+c"(n) : : "memory");
 }
 
-static void bulk_stos(struct vcpu *c, unsigned size)
+static void host_stos(uint8_t *to, uint32_t value, uint64_t n, unsigned size)
 {
-	uint32_t bytes = bulk_bytes(c, size);
-	uint8_t *to = page_ptr(c, ES, c->gpr[EDI], true, &bytes);
-	uint64_t n = bytes / size;
-
-	if (!to || n == 0)
-		return;
-	c->gpr[EDI] += (uint32_t)n * size;
-	c->gpr[ECX] -= (uint32_t)n;
 	if (size == 1)
-		__asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(c->gpr[EAX]) : "memory");
+		__asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(value) : "memory");
 	else if (size == 2)
-		__asm__ volatile("rep stosw" : "+D"(to), "+c"(n) : "a"(c->gpr[EAX]) : "memory");
+		__asm__ volatile("rep stosw" : "+D"(to), "+c"(n) : "a"(value) : "memory");
 	else
-		__asm__ volatile("rep stosl" : "+D"(to), "+c"(n) : "a"(c->gpr[EAX]) : "memory");
+		__asm__ volatile("rep stosl" : "+D"(to), "+c"(n) : "a"(value) : "memory");
+}
+
+/* One piece; 1 if there was one, 0, or -1 with #PF. A page that is watched gets it in one store. Where the
+ * operands overlap there, the elements have to be copied one by one. */
+static int bulk_movs(struct vcpu *c, const struct insn *i, unsigned size)
+{
+	struct piece from = {.bytes = bulk_bytes(c, size)}, to;
+	int r = piece_find(c, i->seg, c->gpr[ESI], size, ACC_READ, &from);
+
+	if (r <= 0)
+		return r;
+	to.bytes = from.bytes;
+	r = piece_find(c, ES, c->gpr[EDI], size, ACC_WRITE, &to);
+	if (r <= 0)
+		return r;
+	const uint32_t n = to.bytes / size, bytes = n * size;
+	if (to.plain)
+		host_movs(to.p, from.p, n, size);
+	else if ((uintptr_t)to.p - (uintptr_t)from.p < bytes && to.p != from.p)
+		return 0;
+	else if (mem_write(c, c->seg[ES].base + c->gpr[EDI], from.p, bytes, interp_acc(c)))
+		return -1;
+	c->gpr[ESI] += bytes;
+	c->gpr[EDI] += bytes;
+	c->gpr[ECX] -= n;
+	return 1;
+}
+
+static int bulk_stos(struct vcpu *c, unsigned size)
+{
+	struct piece to = {.bytes = bulk_bytes(c, size)};
+	const int r = piece_find(c, ES, c->gpr[EDI], size, ACC_WRITE, &to);
+	uint8_t image[PAGE_SIZE]; /* deliberately not cleared */
+
+	if (r <= 0)
+		return r;
+	const uint32_t n = to.bytes / size, bytes = n * size;
+	host_stos(to.plain ? to.p : image, c->gpr[EAX], n, size);
+	if (!to.plain && mem_write(c, c->seg[ES].base + c->gpr[EDI], image, bytes, interp_acc(c)))
+		return -1;
+	c->gpr[EDI] += bytes;
+	c->gpr[ECX] -= n;
+	return 1;
 }
 
 /* ------------------------------------------------------------------ elements */
@@ -259,16 +302,20 @@ static int outs(struct vcpu *c, const struct insn *i, unsigned size)
 
 int op_movs(struct vcpu *c, const struct insn *i)
 {
-	if (bulk_allowed(c, i))
-		bulk_movs(c, i, element_size(i));
-	return repeat(c, i, movs, 0);
+	int r = bulk_allowed(c, i);
+
+	for (unsigned pieces = 0; r > 0 && c->gpr[ECX] && pieces < BULK_BUDGET; pieces++)
+		r = bulk_movs(c, i, element_size(i));
+	return r < 0 ? -1 : repeat(c, i, movs, 0);
 }
 
 int op_stos(struct vcpu *c, const struct insn *i)
 {
-	if (bulk_allowed(c, i))
-		bulk_stos(c, element_size(i));
-	return repeat(c, i, stos, 0);
+	int r = bulk_allowed(c, i);
+
+	for (unsigned pieces = 0; r > 0 && c->gpr[ECX] && pieces < BULK_BUDGET; pieces++)
+		r = bulk_stos(c, element_size(i));
+	return r < 0 ? -1 : repeat(c, i, stos, 0);
 }
 
 int op_cmps(struct vcpu *c, const struct insn *i)
