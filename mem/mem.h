@@ -42,7 +42,8 @@ struct mem_ops {
 	/* Accesses to guest-physical addresses that are not RAM. size is 1, 2, 4 or 8. */
 	uint64_t (*mmio_read)(void *opaque, uint64_t gpa, unsigned size);
 	void (*mmio_write)(void *opaque, uint64_t gpa, uint64_t value, unsigned size);
-	/* Bytes of a page under TRACE_CODE were changed (already stored). Does not straddle a page. */
+	/* Bytes of a page under TRACE_CODE were changed (already stored). Does not straddle a page. A store of what is
+	 * there already is not a change. */
 	void (*code_written)(void *opaque, uint64_t gpa, unsigned len);
 	/* Linear pages [lin, lin + pages * 4096) of w no longer translate as they did when
 	 * mem_window_note_code was called for one of them: cut chains and table slots through w. */
@@ -239,6 +240,7 @@ struct mem_stats {
 	uint64_t pages_mapped, map_calls, unmap_calls, protect_calls;
 	uint64_t windows_created, windows_evicted, window_switches;
 	uint64_t code_unmaps;
+	uint64_t traced_stores, mmio_accesses; /* made by the VMM for the guest */
 	uint32_t windows_now, super_windows_now, mappings_now, traced_pt_now, traced_code_now;
 };
 const struct mem_stats *mem_get_stats(const struct mem *m);

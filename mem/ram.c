@@ -110,6 +110,7 @@ void mmio_load(struct mem *m, uint64_t gpa, uint8_t *buf, uint64_t len)
 {
 	while (len) {
 		unsigned n = mmio_piece(gpa, len);
+		m->stats.mmio_accesses++;
 		uint64_t v = m->ops.mmio_read ? m->ops.mmio_read(m->opaque, gpa, n) : ~0ull;
 
 		copy_bytes(buf, &v, n);
@@ -125,6 +126,7 @@ void mmio_store(struct mem *m, uint64_t gpa, const uint8_t *buf, uint64_t len)
 		unsigned n = mmio_piece(gpa, len);
 		uint64_t v = 0;
 
+		m->stats.mmio_accesses++;
 		copy_bytes(&v, buf, n);
 		if (m->ops.mmio_write)
 			m->ops.mmio_write(m->opaque, gpa, v, n);
@@ -134,6 +136,13 @@ void mmio_store(struct mem *m, uint64_t gpa, const uint8_t *buf, uint64_t len)
 	}
 }
 
+static bool differs(const uint8_t *a, const uint8_t *b, unsigned len)
+{
+	while (len && *a == *b)
+		a++, b++, len--;
+	return len;
+}
+
 void ram_store(struct mem *m, uint64_t gpa, const void *buf, unsigned len)
 {
 	uint8_t *trace = &m->trace[gpa >> PAGE_SHIFT];
@@ -141,15 +150,19 @@ void ram_store(struct mem *m, uint64_t gpa, const void *buf, unsigned len)
 	assert(gpa_is_ram(m, gpa) && (gpa & ~PAGE_MASK) + len <= PAGE_SIZE);
 	if (m->store_log)
 		m->store_log(m->store_log_opaque, gpa, len);
+	if (!*trace) {
+		copy_bytes(m->ram + gpa, buf, len);
+		return;
+	}
+	m->stats.traced_stores++;
+	const bool changes = *trace & TRACE_CODE && differs(m->ram + gpa, buf, len);
 	if (*trace & TRACE_PT)
 		pt_store(m, gpa, buf, len);
 	else
 		copy_bytes(m->ram + gpa, buf, len);
-	if (!*trace)
-		return;
 	if (*trace & TRACE_DIRTY)
 		mem_trace_remove(m, gpa, TRACE_DIRTY);
-	if ((*trace & TRACE_CODE) && m->ops.code_written)
+	if (changes && m->ops.code_written)
 		m->ops.code_written(m->opaque, gpa, len);
 }
 
