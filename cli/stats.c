@@ -13,6 +13,7 @@ static unsigned other_rows(struct machine *m, struct stat_row *rows, unsigned ma
 		{"memory", "hidden faults", s->hidden_faults},
 		{"memory", "true faults", s->true_faults},
 		{"memory", "traced writes", s->traced_writes},
+		{"memory", "traced stores emulated", s->traced_stores},
 		{"memory", "mmio faults", s->mmio_faults},
 		{"memory", "user faults", s->user_faults},
 		{"memory", "page table writes", s->pt_writes},

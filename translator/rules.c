@@ -6,11 +6,19 @@
  */
 #include "translator/tr.h"
 
-/* gs:[r12d + disp] */
-static struct host_mem stack_at(int32_t disp)
+/* gs:[r12d + disp]; at a user site [r12 + r13 + disp], which does not wrap but trap */
+static struct host_mem stack_at(const struct tr *t, unsigned i, int32_t disp)
 {
+	if (!(t->rq->mode & MODE_USER) && tr_site(t, i) & SITE_USER)
+		return (struct host_mem){.base = R12, .index = R13, .scale = 1, .disp = disp};
 	return (struct host_mem){
 		.base = R12, .index = -1, .scale = 1, .disp = disp, .gs = true, .addr32 = true};
+}
+
+/* The stack may be used with r12: not where accesses to it trap. */
+static bool stack_ok(const struct tr *t, unsigned i)
+{
+	return !(t->rq->mode & MODE_NF_SS) && !(tr_site(t, i) & (SITE_CALLOUT | SITE_MIXED));
 }
 
 static bool flags_dead(const struct tr *t, unsigned i)
@@ -22,9 +30,11 @@ static bool flags_dead(const struct tr *t, unsigned i)
 static void interp_at(struct tr *t, struct emitter *e, unsigned i)
 {
 	bool light = insn_is_light(&t->insn[i], (enum insn_class)t->class[i]);
+	uint32_t arg = t->insn[i].len | (uint32_t)t->class[i] << 8;
 
-	tr_callout(t, e, light ? CO_LIGHT : CO_INTERP, light, tr_eip(t, i),
-		   t->insn[i].len | (uint32_t)t->class[i] << 8);
+	if (tr_site(t, i) & SITE_CALLOUT)
+		arg |= site_index(tr_gpa(t, i), t->rq->mode & MODE_USER) << 16 | CO_ARG_SITE;
+	tr_callout(t, e, light ? CO_LIGHT : CO_INTERP, light, tr_eip(t, i), arg);
 }
 
 static unsigned interp(struct tr *t, unsigned i)
@@ -47,12 +57,12 @@ static unsigned pushes(struct tr *t, unsigned i)
 		bool reg = t->class[i + n] == CL_PUSH_REG;
 		if (!reg && t->class[i + n] != CL_PUSH_IMM)
 			break;
-		if (reg && (in->opcode & 7) == ESP && n)
+		if (n && ((reg && (in->opcode & 7) == ESP) || !stack_ok(t, i + n)))
 			break;
 		if (n)
 			tr_side(t, i + n, depth, 0);
 		depth -= 4;
-		struct host_mem m = stack_at(depth);
+		struct host_mem m = stack_at(t, i + n, depth);
 		if (reg)
 			em_store32(&t->e, &m, host_reg(in->opcode & 7));
 		else
@@ -70,16 +80,18 @@ static unsigned pops(struct tr *t, unsigned i)
 
 	for (; i + n < t->n && n < 8 && t->class[i + n] == CL_POP_REG; n++) {
 		unsigned r = t->insn[i + n].opcode & 7;
+		if (n && !stack_ok(t, i + n))
+			break;
 		if (r == ESP) {
 			if (n)
 				break;
-			struct host_mem m = stack_at(0);
+			struct host_mem m = stack_at(t, i, 0);
 			em_load32(&t->e, GUEST_ESP, &m);
 			return 1;
 		}
 		if (n)
 			tr_side(t, i + n, depth, 0);
-		struct host_mem m = stack_at(depth);
+		struct host_mem m = stack_at(t, i + n, depth);
 		em_load32(&t->e, r, &m);
 		depth += 4;
 	}
@@ -87,9 +99,9 @@ static unsigned pops(struct tr *t, unsigned i)
 	return n;
 }
 
-static void push_r8(struct tr *t, unsigned reg)
+static void push_r8(struct tr *t, unsigned i, unsigned reg)
 {
-	struct host_mem m = stack_at(-4);
+	struct host_mem m = stack_at(t, i, -4);
 
 	em_store32(&t->e, &m, reg);
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -4);
@@ -101,13 +113,13 @@ static unsigned push_rm(struct tr *t, unsigned i)
 	struct host_mem m;
 
 	if (t->insn[i].mod == 3) {
-		push_r8(t, host_reg(t->insn[i].rm));
+		push_r8(t, i, host_reg(t->insn[i].rm));
 		return 1;
 	}
 	if (!ident_operand(t, i, &m))
 		return interp(t, i);
 	em_load32(&t->e, R8, &m);
-	push_r8(t, R8);
+	push_r8(t, i, R8);
 	return 1;
 }
 
@@ -116,7 +128,7 @@ static unsigned push_rm(struct tr *t, unsigned i)
 static unsigned pop_rm(struct tr *t, unsigned i)
 {
 	struct insn *in = &t->insn[i];
-	struct host_mem m, s = stack_at(0);
+	struct host_mem m, s = stack_at(t, i, 0);
 
 	if (in->mod == 3) {
 		em_load32(&t->e, R11, &s);
@@ -151,14 +163,14 @@ static unsigned push_seg(struct tr *t, unsigned i)
 		tr_vcpu(offsetof(struct vcpu, seg) + s * sizeof(struct seg) + offsetof(struct seg, sel));
 
 	em_movzx16_m(&t->e, R8, &sel);
-	push_r8(t, R8);
+	push_r8(t, i, R8);
 	return 1;
 }
 
-static unsigned pusha(struct tr *t)
+static unsigned pusha(struct tr *t, unsigned i)
 {
 	for (unsigned r = EAX; r <= EDI; r++) {
-		struct host_mem m = stack_at(-4 - 4 * (int32_t)r);
+		struct host_mem m = stack_at(t, i, -4 - 4 * (int32_t)r);
 		em_store32(&t->e, &m, host_reg(r));
 	}
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -32);
@@ -166,14 +178,14 @@ static unsigned pusha(struct tr *t)
 }
 
 /* The highest and the lowest word are read first, so that no register changes before the last fault. */
-static unsigned popa(struct tr *t)
+static unsigned popa(struct tr *t, unsigned i)
 {
-	struct host_mem lo = stack_at(0), hi = stack_at(28);
+	struct host_mem lo = stack_at(t, i, 0), hi = stack_at(t, i, 28);
 
 	em_load32(&t->e, R8, &hi);
 	em_load32(&t->e, R9, &lo);
 	for (unsigned r = EAX; r <= EDI; r++) {
-		struct host_mem m = stack_at(28 - 4 * (int32_t)r);
+		struct host_mem m = stack_at(t, i, 28 - 4 * (int32_t)r);
 		if (r != ESP)
 			em_load32(&t->e, r, &m);
 	}
@@ -184,8 +196,9 @@ static unsigned popa(struct tr *t)
 /* leave   ->   mov r8d, gs:[ebp]; lea r12d, [rbp+4]; mov ebp, r8d */
 static unsigned leave(struct tr *t, unsigned i)
 {
-	struct host_mem m = {.base = RBP, .index = -1, .scale = 1, .gs = true, .addr32 = true};
+	struct host_mem m = stack_at(t, i, 0);
 
+	m.base = RBP;
 	if (t->insn[i].opsize == 2)
 		return interp(t, i);
 	em_load32(&t->e, R8, &m);
@@ -227,7 +240,7 @@ static unsigned pushf(struct tr *t, unsigned i)
 		em_load32(e, R11, vcpu_field(&m, parts[n]));
 		em_lea_add(e, R10, R10, R11);
 	}
-	push_r8(t, R10);
+	push_r8(t, i, R10);
 	return 1;
 }
 
@@ -244,7 +257,7 @@ static unsigned popf(struct tr *t, unsigned i)
 {
 	const uint32_t sys = FL_TF | FL_DF | FL_IOPL | FL_NT | FL_RF | FL_AC | FL_VIF | FL_VIP | FL_ID;
 	struct emitter *e = &t->e;
-	struct host_mem m, s = stack_at(0);
+	struct host_mem m, s = stack_at(t, i, 0);
 	uint32_t slow[2];
 	unsigned nslow = 0;
 
@@ -562,7 +575,7 @@ static unsigned jmp_rm(struct tr *t, unsigned i)
 static unsigned call(struct tr *t, unsigned i)
 {
 	uint32_t target = tr_next(t, i) + t->insn[i].imm;
-	struct host_mem m = stack_at(-4);
+	struct host_mem m = stack_at(t, i, -4);
 
 	em_store_i32(&t->e, &m, tr_next(t, i));
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -4);
@@ -582,7 +595,7 @@ static unsigned call(struct tr *t, unsigned i)
  * [r14+r9*8]; pad */
 static unsigned call_rm(struct tr *t, unsigned i)
 {
-	struct host_mem m = stack_at(-4);
+	struct host_mem m = stack_at(t, i, -4);
 	uint8_t *start = t->e.p;
 
 	if (!load_target(t, i)) {
@@ -600,7 +613,7 @@ static unsigned call_rm(struct tr *t, unsigned i)
 /* ret n   ->   mov r8d, gs:[r12d]; lea r12d, [r12+4+n]; ret */
 static unsigned ret(struct tr *t, unsigned i)
 {
-	struct host_mem m = stack_at(0);
+	struct host_mem m = stack_at(t, i, 0);
 
 	em_load32(&t->e, R8, &m);
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP,
@@ -615,7 +628,7 @@ static unsigned ret(struct tr *t, unsigned i)
 unsigned rule_emit(struct tr *t, unsigned i)
 {
 	enum insn_class cl = t->class[i];
-	bool stack_ok = !(t->rq->mode & MODE_NF_SS);
+	bool stack = stack_ok(t, i);
 
 	switch (cl) {
 	case CL_IDENT:
@@ -633,25 +646,25 @@ unsigned rule_emit(struct tr *t, unsigned i)
 		return string(t, i);
 	case CL_PUSH_REG:
 	case CL_PUSH_IMM:
-		return stack_ok ? pushes(t, i) : interp(t, i);
+		return stack ? pushes(t, i) : interp(t, i);
 	case CL_POP_REG:
-		return stack_ok ? pops(t, i) : interp(t, i);
+		return stack ? pops(t, i) : interp(t, i);
 	case CL_PUSH_RM:
-		return stack_ok ? push_rm(t, i) : interp(t, i);
+		return stack ? push_rm(t, i) : interp(t, i);
 	case CL_POP_RM:
-		return stack_ok ? pop_rm(t, i) : interp(t, i);
+		return stack ? pop_rm(t, i) : interp(t, i);
 	case CL_PUSH_SEG:
-		return stack_ok ? push_seg(t, i) : interp(t, i);
+		return stack ? push_seg(t, i) : interp(t, i);
 	case CL_PUSHA:
-		return stack_ok ? pusha(t) : interp(t, i);
+		return stack ? pusha(t, i) : interp(t, i);
 	case CL_POPA:
-		return stack_ok ? popa(t) : interp(t, i);
+		return stack ? popa(t, i) : interp(t, i);
 	case CL_PUSHF:
-		return stack_ok ? pushf(t, i) : interp(t, i);
+		return stack ? pushf(t, i) : interp(t, i);
 	case CL_POPF:
-		return stack_ok ? popf(t, i) : interp(t, i);
+		return stack ? popf(t, i) : interp(t, i);
 	case CL_LEAVE:
-		return stack_ok ? leave(t, i) : interp(t, i);
+		return stack ? leave(t, i) : interp(t, i);
 	case CL_MOV_FROM_SEG:
 		return mov_from_seg(t, i);
 	case CL_MOV_FROM_CR:
@@ -674,11 +687,11 @@ unsigned rule_emit(struct tr *t, unsigned i)
 	case CL_JMP_RM:
 		return jmp_rm(t, i);
 	case CL_CALL:
-		return stack_ok ? call(t, i) : interp(t, i);
+		return stack ? call(t, i) : interp(t, i);
 	case CL_CALL_RM:
-		return stack_ok ? call_rm(t, i) : interp(t, i);
+		return stack ? call_rm(t, i) : interp(t, i);
 	case CL_RET:
-		return stack_ok ? ret(t, i) : interp(t, i);
+		return stack ? ret(t, i) : interp(t, i);
 	default:
 		return interp(t, i);
 	}

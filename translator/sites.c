@@ -1,4 +1,14 @@
 /* sites.c - what traps taught about single instructions: a hash from guest-physical address to SITE_* flags.
+ *
+ * A store that traps on a trace becomes a callout when it traps for the second time. Two things keep that
+ * from being wrong for ever and from being learnt for ever:
+ *
+ * - A callout that finds nothing to do that translated code could not have done is counted. After 64 of them
+ *   in a row the site is turned back. If it traps again it becomes a callout at once, and patience doubles,
+ *   so that the number of traps grows with the logarithm of the executions at most.
+ * - Overwritten code loses what was learnt about it, for other code may stand there now. Where the same has
+ * to be learnt anew (an unpacker, a code generator that reuses its buffer) the second lesson outlives the
+ * code.
  */
 #include "translator/translator.h"
 
@@ -6,11 +16,19 @@
 
 #define SITES 32768u /* a power of two; when three quarters full everything is forgotten (and learnt again)  \
 		      */
+#define PATIENCE     64u
+#define PATIENCE_MAX 20u /* doublings */
 
 struct site {
-	uint64_t key; /* gpa << 1 | user, plus 1 << 63 for "used" */
+	uint64_t key;  /* gpa << 1 | user, plus 1 << 63 for "used" */
+	uint32_t calm; /* callouts in a row that were not needed */
 	uint8_t flags;
+	uint8_t turned_back; /* how often */
+	bool forgotten;	     /* its code was overwritten while it had flags */
+	bool lasting;	     /* and it got flags again */
 };
+
+static_assert(SITES <= SITE_INDEX_MAX + 1, "an index fits a callout's argument");
 
 static struct site table[SITES];
 static uint32_t used;
@@ -34,19 +52,61 @@ unsigned site_get(uint64_t gpa, bool user)
 	return find(key_of(gpa, user))->flags;
 }
 
-void site_add(uint64_t gpa, bool user, unsigned flags)
+static struct site *find_or_add(uint64_t gpa, bool user)
 {
 	struct site *s = find(key_of(gpa, user));
 
-	if (!s->key) {
-		if (used > SITES / 4 * 3) {
-			site_forget_all();
-			s = find(key_of(gpa, user));
-		}
-		s->key = key_of(gpa, user);
-		used++;
+	if (s->key)
+		return s;
+	if (used > SITES / 4 * 3) {
+		site_forget_all();
+		s = find(key_of(gpa, user));
 	}
+	s->key = key_of(gpa, user);
+	used++;
+	return s;
+}
+
+void site_add(uint64_t gpa, bool user, unsigned flags)
+{
+	struct site *s = find_or_add(gpa, user);
+
 	s->flags |= (uint8_t)flags;
+	s->calm = 0;
+	s->lasting = s->forgotten;
+}
+
+bool site_trapped(uint64_t gpa, bool user)
+{
+	struct site *s = find_or_add(gpa, user);
+
+	if (s->flags & SITE_TRAPPED || s->forgotten || s->turned_back)
+		return true;
+	s->flags |= SITE_TRAPPED;
+	return false;
+}
+
+uint32_t site_index(uint64_t gpa, bool user)
+{
+	return (uint32_t)(find(key_of(gpa, user)) - table);
+}
+
+bool site_callout_done(uint32_t index, bool needed, uint64_t *gpa)
+{
+	struct site *s = &table[index];
+
+	if (needed || !(s->flags & SITE_CALLOUT)) {
+		s->calm = 0;
+		return false;
+	}
+	if (++s->calm < PATIENCE << s->turned_back)
+		return false;
+	s->calm = 0;
+	s->flags &= (uint8_t) ~(SITE_CALLOUT | SITE_TRAPPED);
+	if (s->turned_back < PATIENCE_MAX)
+		s->turned_back++;
+	*gpa = s->key << 1 >> 2;
+	return true;
 }
 
 void site_forget(uint64_t gpa, unsigned len)
@@ -54,9 +114,16 @@ void site_forget(uint64_t gpa, unsigned len)
 	if (!used)
 		return;
 	/* Entries stay in place (open addressing) with no flags. */
-	for (unsigned i = 0; i < len; i++)
-		for (unsigned user = 0; user < 2; user++)
-			find(key_of(gpa + i, user))->flags = 0;
+	for (unsigned i = 0; i < len; i++) {
+		for (unsigned user = 0; user < 2; user++) {
+			struct site *s = find(key_of(gpa + i, user));
+
+			if (!s->flags || s->lasting)
+				continue;
+			s->forgotten = s->flags != SITE_TRAPPED;
+			s->flags = 0;
+		}
+	}
 }
 
 void site_forget_all(void)

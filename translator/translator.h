@@ -27,7 +27,8 @@ bool translate_possible(const struct vcpu *c);
 uint32_t translate_mode(const struct vcpu *c);
 
 /* ------------------------------------------------------------------ sites: what traps taught about
- * instructions, keyed by guest-physical address and privilege. Kept until the code bytes change. */
+ * instructions, keyed by guest-physical address and privilege. Kept until the code bytes change, or longer if
+ * it had to be learnt again (sites.c). */
 #define SITE_USER    0x01u /* its memory operand is a user page: address through the user window */
 #define SITE_MIXED   0x02u /* both: choose by slot */
 #define SITE_CALLOUT 0x04u /* its access traps (trace, MMIO): do it in a callout */
@@ -35,6 +36,15 @@ uint32_t translate_mode(const struct vcpu *c);
 
 unsigned site_get(uint64_t gpa, bool user);
 void site_add(uint64_t gpa, bool user, unsigned flags);
+/* The access trapped. True: it has before, make it a callout. */
+bool site_trapped(uint64_t gpa, bool user);
+/* A number for a site that has flags; it may name another one later, which does no harm. */
+#define SITE_INDEX_MAX 0x7fffu
+uint32_t site_index(uint64_t gpa, bool user);
+/* The callout of a SITE_CALLOUT has run; needed: it met a trace or a device. True: the site was turned back, its
+ * blocks are to be translated anew, *gpa is where it is. */
+bool site_callout_done(uint32_t index, bool needed, uint64_t *gpa);
+/* The bytes were overwritten. */
 void site_forget(uint64_t gpa, unsigned len);
 void site_forget_all(void);
 uint64_t site_count(void);
@@ -42,7 +52,8 @@ uint64_t site_count(void);
 /* ------------------------------------------------------------------ callouts; indices into cpu_hot.callouts
  */
 enum callout {
-	CO_INTERP, /* interpret the instruction at eip; arg: its length | class << 8 (enum insn_class) */
+	CO_INTERP, /* interpret the instruction at eip; arg: its length | class << 8 (enum insn_class), and for
+		      a SITE_CALLOUT site index << 16 | CO_ARG_SITE */
 	CO_LIGHT,  /* the same for an instruction that has nothing to do with the FPU or devices */
 	CO_STI,	   /* IF was just set and a request is pending; arg: length */
 	CO_INT,	   /* int n; arg: length | vector << 8 */
@@ -53,6 +64,8 @@ enum callout {
 	CO_STORE, /* a store that traps; arg: length */
 	CO_COUNT
 };
+
+#define CO_ARG_SITE 0x80000000u
 
 /* ------------------------------------------------------------------ translation */
 

@@ -25,7 +25,7 @@ struct bt_stats {
 	uint64_t callouts[CO_COUNT], callout_class[64]; /* the latter by enum insn_class */
 	uint64_t faults_hidden, faults_true, faults_traced, faults_mmio, faults_user, faults_edge,
 		faults_arith;
-	uint64_t adaptations;
+	uint64_t adaptations, turned_back;
 	uint64_t interp_insns, interp_bursts;
 	uint64_t tsc_translate, tsc_fault, tsc_interp, tsc_sleep, tsc_start;
 	uint64_t code_writes, blocks_hit;

@@ -23,11 +23,31 @@ static int go(struct bt *bt, uint32_t next, uint64_t gen)
 	return BT_GO_JUMP;
 }
 
+/* Accesses so far that translated code cannot make. */
+static uint64_t watched_accesses(const struct vcpu *c)
+{
+	const struct mem_stats *s = mem_get_stats(c->mem);
+
+	return s->traced_stores + s->mmio_accesses;
+}
+
+/* A site that need not be a callout any more is turned back. */
+static void site_done(struct bt *bt, uint32_t index, bool needed)
+{
+	uint64_t gpa;
+
+	if (!site_callout_done(index, needed, &gpa))
+		return;
+	cache_invalidate(&bt->k, gpa, 1, NULL);
+	bt->gen++;
+	bt->st.turned_back++;
+}
+
 static int interp_one(struct vcpu *c, uint32_t arg)
 {
 	struct bt *bt = c->bt;
 	uint32_t next = c->eip + (arg & 0xff);
-	uint64_t gen = bt->gen, before = c->n_interp;
+	uint64_t gen = bt->gen, before = c->n_interp, watched = watched_accesses(c);
 
 	bt->st.callout_class[arg >> 8 & 63]++;
 	if (bt->hot_eips)
@@ -38,6 +58,8 @@ static int interp_one(struct vcpu *c, uint32_t arg)
 		run_triple_fault(bt->m);
 		return BT_GO_OUT;
 	}
+	if (arg & CO_ARG_SITE)
+		site_done(bt, arg >> 16 & SITE_INDEX_MAX, watched_accesses(c) != watched);
 	return go(bt, next, gen);
 }
 

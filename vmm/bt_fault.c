@@ -95,12 +95,8 @@ static bool page_fault(struct bt *bt, const struct spot *s)
 		break;
 	case MEM_FAULT_TRACED:
 		bt->st.faults_traced++;
-		if (!is_rep(s)) {
-			if (site_get(s->gpa, user) & SITE_TRAPPED)
-				adapt(bt, s, SITE_CALLOUT);
-			else
-				site_add(s->gpa, user, SITE_TRAPPED);
-		}
+		if (site_trapped(s->gpa, user))
+			adapt(bt, s, SITE_CALLOUT);
 		emulate(bt);
 		break;
 	case MEM_FAULT_MMIO:
@@ -122,12 +118,8 @@ static bool page_fault(struct bt *bt, const struct spot *s)
 	}
 	default:
 		bt->st.faults_edge++;
-		if (!is_rep(s)) {
-			if (site_get(s->gpa, user) & SITE_TRAPPED)
-				adapt(bt, s, SITE_CALLOUT);
-			else
-				site_add(s->gpa, user, SITE_TRAPPED);
-		}
+		if (site_trapped(s->gpa, user))
+			adapt(bt, s, SITE_CALLOUT);
 		emulate(bt);
 	}
 	return false;
