@@ -38,7 +38,9 @@ int cache_init(struct cache *k, uint32_t size, const uint64_t entry[4], char *er
 	k->hash = map_or_null(HASH_SIZE * sizeof *k->hash, PROT_READ | PROT_WRITE, anon, -1);
 	k->pages = map_or_null(PAGES_SIZE * sizeof *k->pages, PROT_READ | PROT_WRITE, anon, -1);
 	k->spaces = map_or_null(MAX_SPACES * sizeof *k->spaces, PROT_READ | PROT_WRITE, anon, -1);
-	if (!k->rw || !k->rx || !k->blocks || !k->sides || !k->hash || !k->pages || !k->spaces)
+	k->slot_logs = map_or_null(LOGS_BYTES, PROT_READ | PROT_WRITE, anon, -1);
+	if (!k->rw || !k->rx || !k->blocks || !k->sides || !k->hash || !k->pages || !k->spaces ||
+	    !k->slot_logs)
 		goto fail;
 	k->miss = entry[0];
 	k->ret_miss = entry[1];
@@ -68,6 +70,7 @@ void cache_destroy(struct cache *k)
 	munmap(k->hash, HASH_SIZE * sizeof *k->hash);
 	munmap(k->pages, PAGES_SIZE * sizeof *k->pages);
 	munmap(k->spaces, MAX_SPACES * sizeof *k->spaces);
+	munmap(k->slot_logs, LOGS_BYTES);
 }
 
 void cache_flush(struct cache *k)

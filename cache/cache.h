@@ -26,6 +26,7 @@
 
 #define CACHE_MISS_STUB	 16u	/* arena offset of a jump to the miss handler */
 #define CACHE_PAGE_LISTS 16384u /* pages whose numbers are equal modulo this share a list */
+#define CACHE_SLOT_LOG	 4096u
 #define CACHE_MAX_EXITS	 4
 #define CACHE_MAX_INSNS	 32
 
@@ -88,6 +89,8 @@ struct space {
 	uint32_t mode;
 	bool used;
 	uint64_t *table; /* 65536 entries: host addresses */
+	uint16_t *log;	 /* the slots that were set, for emptying the table; CACHE_SLOT_LOG of them */
+	uint32_t logged; /* more than CACHE_SLOT_LOG: it did not hold all */
 	uint8_t *stack;	 /* base of the return stack, above a guard page */
 	uint64_t top;	 /* rsp when empty: points at the miss entry */
 	uint64_t ret_sp; /* while not current */
@@ -111,6 +114,7 @@ struct cache {
 	struct block **hash;
 	struct block **pages; /* hash of guest-physical page -> list; see page_slot() */
 	struct space *spaces;
+	uint16_t *slot_logs; /* CACHE_SLOT_LOG for each space */
 	uint32_t nspaces;
 	uint64_t clock;
 	int miss_fd;				   /* pristine table */
@@ -162,6 +166,13 @@ void cache_unlink_exits(struct cache *k, struct block *b);
 void cache_cut_cross(struct cache *k, uint32_t lin, uint32_t pages);
 
 /* ---- spaces */
+/* A table's slot for eip: sixteen of its bits, from this one on. 2 if emitted code can shift without touching flags
+ * (fewer pages of the table are used, then); else 0. Set before cache_init. */
+extern unsigned cache_index_shift;
+static inline uint32_t cache_slot(uint32_t eip)
+{
+	return eip >> cache_index_shift & 0xffff;
+}
 /* The space of (window, mode), made or recycled as needed. Never fails. */
 struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, const struct space *keep);
 void cache_table_set(struct cache *k, struct space *s, uint32_t eip, const struct block *b);

@@ -15,6 +15,7 @@
 #define TABLE_ENTRIES 65536u
 #define TABLE_BYTES   (TABLE_ENTRIES * 8u)
 #define STACK_BYTES   32768u
+#define LOGS_BYTES    (MAX_SPACES * CACHE_SLOT_LOG * sizeof(uint16_t))
 
 int space_init_tables(struct cache *k);
 void space_destroy_all(struct cache *k);

@@ -39,7 +39,7 @@ void cache_exit_by_table(struct cache *k, struct exit_link *e)
 {
 	/* mov r9d, N; jmp [r15 + go_exit]   ->   jmp [r14 + slot]   (the mov r8d, target before it stays) */
 	uint8_t j[7] = {0x41, 0xff, 0xa6};
-	uint32_t slot = (e->target & 0xffff) * 8;
+	uint32_t slot = cache_slot(e->target) * 8;
 
 	memcpy(j + 3, &slot, 4);
 	memcpy(k->rw + e->stub + 6, j, sizeof j);

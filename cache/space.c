@@ -2,8 +2,9 @@
  *
  * A table has a slot for each value of the low 16 bits of EIP; a slot holds the host address of a block's
  * entry stub, which verifies the whole EIP, or of the miss handler. A fresh table must be all misses: it is a
- * private mapping of a file that holds nothing else, so that making one costs no memory and emptying one is a
- * single madvise (the pages revert to the file's).
+ * private mapping of a file that holds nothing else, so that making one costs no memory. Which slots were set
+ * is logged: emptying a table undoes just those and keeps its pages, since making them private again is what
+ * a table costs. When the log runs over, one madvise reverts all pages to the file's.
  *
  * The return stack is ordinary memory that host call and ret use. Its highest entry is the ret-miss handler,
  * below its lowest page is a guard page: running over or under it resets it (vmm/bt_fault.c), which costs
@@ -15,6 +16,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+unsigned cache_index_shift;
 
 static int fill_fd(int fd, uint64_t value)
 {
@@ -49,9 +52,19 @@ void cache_space_reset_stack(struct cache *k, struct space *s)
 	s->ret_sp = s->top;
 }
 
+static void table_empty(struct cache *k, struct space *s)
+{
+	if (s->logged > CACHE_SLOT_LOG)
+		madvise(s->table, TABLE_BYTES, MADV_DONTNEED);
+	else
+		for (uint32_t i = 0; i < s->logged; i++)
+			s->table[s->log[i]] = k->miss;
+	s->logged = 0;
+}
+
 void space_reset(struct cache *k, struct space *s)
 {
-	madvise(s->table, TABLE_BYTES, MADV_DONTNEED);
+	table_empty(k, s);
 	cache_space_reset_stack(k, s);
 	k->stats.spaces_reset++;
 }
@@ -69,6 +82,8 @@ static bool space_map(struct cache *k, struct space *s)
 		return false;
 	}
 	s->table = t;
+	s->log = k->slot_logs + (s - k->spaces) * CACHE_SLOT_LOG;
+	s->logged = 0;
 	s->stack = st + PAGE_SIZE;
 	s->top = (uint64_t)(uintptr_t)(s->stack + STACK_BYTES - 64);
 	return true;
@@ -91,7 +106,9 @@ struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, co
 	for (uint32_t i = 0; i < k->nspaces; i++) {
 		struct space *s = &k->spaces[i];
 		if (!s->used) {
-			free_one = s;
+			/* the one whose table is most likely still in the CPU's caches */
+			if (!free_one || s->last_used > free_one->last_used)
+				free_one = s;
 			continue;
 		}
 		if (s->window_id == window_id && s->mode == mode) {
@@ -119,26 +136,48 @@ struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, co
 
 void cache_table_set(struct cache *k, struct space *s, uint32_t eip, const struct block *b)
 {
-	s->table[eip & 0xffff] = (uint64_t)(uintptr_t)(k->rx + b->host);
+	const uint32_t slot = cache_slot(eip);
+
+	if (s->table[slot] == k->miss) {
+		if (s->logged < CACHE_SLOT_LOG)
+			s->log[s->logged] = (uint16_t)slot;
+		if (s->logged <= CACHE_SLOT_LOG)
+			s->logged++;
+	}
+	s->table[slot] = (uint64_t)(uintptr_t)(k->rx + b->host);
 	k->stats.table_fills++;
+}
+
+/* Empties the slots [first, first + n), which may wrap. */
+static void forget_slots(struct cache *k, struct space *s, uint32_t first, uint32_t n)
+{
+	uint32_t kept = 0;
+
+	if (s->logged > CACHE_SLOT_LOG || n >= TABLE_ENTRIES) {
+		table_empty(k, s);
+		return;
+	}
+	for (uint32_t i = 0; i < s->logged; i++) {
+		const uint16_t slot = s->log[i];
+
+		if ((uint16_t)(slot - first) < n)
+			s->table[slot] = k->miss;
+		else
+			s->log[kept++] = slot;
+	}
+	s->logged = kept;
 }
 
 void cache_space_forget(struct cache *k, uint32_t window_id, uint32_t lin, uint32_t pages)
 {
+	const uint64_t slots = ((uint64_t)pages << PAGE_SHIFT) >> cache_index_shift;
+
 	for (uint32_t i = 0; i < k->nspaces; i++) {
 		struct space *s = &k->spaces[i];
+
 		if (!s->used || s->window_id != window_id)
 			continue;
-		if (pages >= 16) {
-			space_reset(k, s);
-			continue;
-		}
-		for (uint32_t p = 0; p < pages; p++) {
-			uint32_t first = (lin + p * PAGE_SIZE) & 0xf000;
-			for (uint32_t j = 0; j < PAGE_SIZE; j++)
-				if (s->table[first + j] != k->miss)
-					s->table[first + j] = k->miss;
-		}
+		forget_slots(k, s, cache_slot(lin), slots < TABLE_ENTRIES ? (uint32_t)slots : TABLE_ENTRIES);
 		cache_space_reset_stack(k, s);
 	}
 }

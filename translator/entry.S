@@ -237,9 +237,12 @@ bt_tail_jump_start:
 	movq	V_USER_BASE(%r15), %r13
 	movq	V_TABLE(%r15), %r14
 	movq	V_RET_SP(%r15), %rsp
-	LOAD_GUEST
 	movl	V_EIP(%r15), %r8d
-	movzwl	%r8w, %r9d
+	movl	cache_index_shift(%rip), %ecx
+	movl	%r8d, %r9d
+	shrl	%cl, %r9d
+	movzwl	%r9w, %r9d
+	LOAD_GUEST
 	jmpq	*(%r14,%r9,8)
 	.globl	bt_tail_jump_end
 bt_tail_jump_end:

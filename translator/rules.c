@@ -557,7 +557,7 @@ static bool load_target(struct tr *t, unsigned i)
 	return true;
 }
 
-/* jmp [ea]   ->   mov r8d, [ea]; movzx r9d, r8w; jmp [r14+r9*8] */
+/* jmp [ea]   ->   mov r8d, [ea]; rorx r9d, r8d, 2; movzx r9d, r9w; jmp [r14+r9*8] */
 static unsigned jmp_rm(struct tr *t, unsigned i)
 {
 	uint8_t *start = t->e.p;
@@ -591,8 +591,8 @@ static unsigned call(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* call [ea]   ->   mov r8d, [ea]; mov dword gs:[r12d-4], next; lea r12d, [r12-4]; movzx r9d, r8w; call
- * [r14+r9*8]; pad */
+/* call [ea]   ->   mov r8d, [ea]; mov dword gs:[r12d-4], next; lea r12d, [r12-4]; rorx r9d, r8d, 2;
+ * movzx r9d, r9w; call [r14+r9*8]; pad */
 static unsigned call_rm(struct tr *t, unsigned i)
 {
 	struct host_mem m = stack_at(t, i, -4);

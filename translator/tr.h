@@ -99,7 +99,7 @@ static inline struct host_mem tr_vcpu(size_t offset)
 static inline struct host_mem tr_slot(uint32_t target)
 {
 	return (struct host_mem){
-		.base = R14, .index = -1, .scale = 1, .disp = (int32_t)((target & 0xffff) * 8)};
+		.base = R14, .index = -1, .scale = 1, .disp = (int32_t)(cache_slot(target) * 8)};
 }
 void tr_jump_indirect(struct tr *t, bool call); /* to r8d through the table */
 /* A control transfer's target in r8d has been computed; return address etc. */

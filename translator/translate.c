@@ -44,7 +44,12 @@ void tr_jump_indirect(struct tr *t, bool call)
 {
 	struct host_mem m = {.base = R14, .index = R9, .scale = 8};
 
-	em_movzx16_r(&t->e, R9, R8);
+	if (cache_index_shift) {
+		em_rorx32(&t->e, R9, R8, cache_index_shift);
+		em_movzx16_r(&t->e, R9, R9);
+	} else {
+		em_movzx16_r(&t->e, R9, R8);
+	}
 	if (call)
 		em_call_m(&t->e, &m);
 	else
@@ -101,7 +106,7 @@ static void check_r8(struct tr *t, uint32_t imm, uint32_t miss)
 /* Where the callee's host ret arrives, r8d being the guest's return address. */
 void tr_landing_pad(struct tr *t, uint32_t ret)
 {
-	struct emitter c = tr_cold(t, 12);
+	struct emitter c = tr_cold(t, 20);
 	struct emitter hot = t->e;
 
 	t->b->pad = em_off(&t->e);

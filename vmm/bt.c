@@ -521,6 +521,7 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	bt->c = &m->vcpu;
 	bt->sole_super = true;
 	translate_init();
+	cache_index_shift = translate_host.bmi2 ? 2 : 0;
 	translate_log_line = log_line;
 	model_cpu = bt->c;
 	if (m->cfg.cpu_model && strcmp(m->cfg.cpu_model, "max"))
