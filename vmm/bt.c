@@ -131,9 +131,12 @@ void bt_window_gone(struct bt *bt, struct window *w)
 
 static void flush(struct bt *bt)
 {
+	uint64_t t0 = __builtin_ia32_rdtsc();
+
 	cache_flush(&bt->k);
 	reload_ret_sp(bt);
 	bt->gen++;
+	bt->st.tsc_flush += __builtin_ia32_rdtsc() - t0;
 }
 
 /* ------------------------------------------------------------------ blocks */

@@ -27,7 +27,7 @@ struct bt_stats {
 		faults_arith;
 	uint64_t adaptations, turned_back;
 	uint64_t interp_insns, interp_bursts;
-	uint64_t tsc_translate, tsc_fault, tsc_interp, tsc_sleep, tsc_start;
+	uint64_t tsc_translate, tsc_flush, tsc_fault, tsc_interp, tsc_sleep, tsc_start;
 	uint64_t code_writes, blocks_hit;
 };
 

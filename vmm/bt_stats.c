@@ -99,6 +99,7 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 		{"code", "blocks dropped by them", s->blocks_hit},
 		{"time", "TSC cycles, run", __builtin_ia32_rdtsc() - s->tsc_start},
 		{"time", "TSC cycles, translator", s->tsc_translate},
+		{"time", "TSC cycles, flushes", s->tsc_flush},
 		{"time", "TSC cycles, fault handlers", s->tsc_fault},
 		{"time", "TSC cycles, interpreter", s->tsc_interp},
 		{"time", "TSC cycles, halted", s->tsc_sleep},

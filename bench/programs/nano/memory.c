@@ -165,12 +165,9 @@ static void tlb_walk_32m(uint32_t n)
 	walk(n, 8192);
 }
 
-/* Does the working set end inside memory? */
 static bool has_memory(void)
 {
-	const uint32_t *info = (const uint32_t *)multiboot_info;
-
-	return (info[0] & 1) && info[2] >= (MEMORY_NEEDS - 0x100000) / 1024;
+	return memory_reaches(MEMORY_NEEDS);
 }
 
 static bool has_apic(void)
@@ -289,26 +286,26 @@ static void smc_generate(uint32_t n)
 }
 
 const struct nano nano_memory[] = {
-	{"pte_write_absent", pte_write_absent, 1, false, NULL, NULL},
-	{"pte_exchange_absent", pte_exchange_absent, 1, false, NULL, NULL},
-	{"pte_map_unmap", pte_map_unmap, 1, false, NULL, NULL},
-	{"pte_remap", pte_remap, 1, false, NULL, NULL},
-	{"pte_protect_64", pte_protect_64, 64, false, NULL, NULL},
-	{"invlpg_mapped", invlpg_mapped, 1, false, NULL, NULL},
-	{"invlpg_absent", invlpg_absent, 1, false, NULL, NULL},
-	{"invlpg_touch", invlpg_touch, 1, false, NULL, NULL},
-	{"tlb_refill", tlb_refill, USER_PAGES, false, NULL, NULL},
-	{"tlb_walk_1m", tlb_walk_1m, 64, false, has_memory, NULL},
-	{"tlb_walk_4m", tlb_walk_4m, 64, false, has_memory, NULL},
-	{"tlb_walk_32m", tlb_walk_32m, 64, false, has_memory, NULL},
-	{"mmio_read", mmio_read, 1, false, has_apic, NULL},
-	{"mmio_write", mmio_write, 1, false, has_apic, NULL},
-	{"user_word", user_word, 1, false, NULL, NULL},
-	{"copy_kernel_4k", copy_kernel_4k, 1, false, NULL, NULL},
-	{"copy_from_user_4k", copy_from_user_4k, 1, false, NULL, NULL},
-	{"copy_to_user_4k", copy_to_user_4k, 1, false, NULL, NULL},
-	{"smc_patch", smc_patch, 1, false, NULL, NULL},
-	{"smc_data_nearby", smc_data_nearby, 1, false, NULL, NULL},
-	{"smc_generate", smc_generate, 1, false, NULL, NULL},
+	{"pte_write_absent", pte_write_absent, 1, false, NULL, NULL, false},
+	{"pte_exchange_absent", pte_exchange_absent, 1, false, NULL, NULL, false},
+	{"pte_map_unmap", pte_map_unmap, 1, false, NULL, NULL, false},
+	{"pte_remap", pte_remap, 1, false, NULL, NULL, false},
+	{"pte_protect_64", pte_protect_64, 64, false, NULL, NULL, false},
+	{"invlpg_mapped", invlpg_mapped, 1, false, NULL, NULL, false},
+	{"invlpg_absent", invlpg_absent, 1, false, NULL, NULL, false},
+	{"invlpg_touch", invlpg_touch, 1, false, NULL, NULL, false},
+	{"tlb_refill", tlb_refill, USER_PAGES, false, NULL, NULL, false},
+	{"tlb_walk_1m", tlb_walk_1m, 64, false, has_memory, NULL, false},
+	{"tlb_walk_4m", tlb_walk_4m, 64, false, has_memory, NULL, false},
+	{"tlb_walk_32m", tlb_walk_32m, 64, false, has_memory, NULL, false},
+	{"mmio_read", mmio_read, 1, false, has_apic, NULL, false},
+	{"mmio_write", mmio_write, 1, false, has_apic, NULL, false},
+	{"user_word", user_word, 1, false, NULL, NULL, false},
+	{"copy_kernel_4k", copy_kernel_4k, 1, false, NULL, NULL, false},
+	{"copy_from_user_4k", copy_from_user_4k, 1, false, NULL, NULL, false},
+	{"copy_to_user_4k", copy_to_user_4k, 1, false, NULL, NULL, false},
+	{"smc_patch", smc_patch, 1, false, NULL, NULL, false},
+	{"smc_data_nearby", smc_data_nearby, 1, false, NULL, NULL, false},
+	{"smc_generate", smc_generate, 1, false, NULL, NULL, false},
 	{0},
 };

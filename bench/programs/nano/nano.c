@@ -112,7 +112,7 @@ static void measure(const struct nano *b)
 	if (b->single) {
 		for (uint32_t i = 0; i < runs; i++)
 			samples[i] = b->single();
-		operations = 1;
+		operations = b->each;
 	} else {
 		while (time_warm(b, n) < target && n < 1u << 18)
 			n *= 2;
@@ -132,7 +132,7 @@ static uint32_t measure_all(const struct nano *b)
 	uint32_t done = 0;
 
 	for (; b->name; b++) {
-		if (!chosen(b->name))
+		if (!chosen(b->name) || (b->on_request && !*only))
 			continue;
 		if (b->usable && !b->usable()) {
 			print("nano %s absent\n", b->name);
@@ -157,5 +157,6 @@ void test(void)
 	done += measure_all(nano_control);
 	done += measure_all(nano_memory);
 	done += measure_all(nano_timer);
+	done += measure_all(nano_translation);
 	check("some benchmark was run", done != 0, true);
 }

@@ -32,25 +32,27 @@ struct nano {
 	uint32_t each;		  /* operations in one of n */
 	bool counted;		  /* each operation makes a handler count an event */
 	bool (*usable)(void);	  /* NULL: on every machine */
-	uint32_t (*single)(void); /* instead of operation: does it once, returns the cycles */
+	uint32_t (*single)(void); /* instead of operation: does it `each` times, returns the cycles */
+	bool on_request;	  /* takes seconds: only where the command line names it */
 };
 
 /* Ends the run: a benchmark's result is not what it must be. */
 void nano_fail(const char *what, uint32_t got, uint32_t want) __attribute__((noreturn));
 
-/* instructions.c, control.c, memory.c, timer.c; each table ends with an empty row. */
-extern const struct nano nano_instructions[], nano_control[], nano_memory[], nano_timer[];
+/* instructions.c, control.c, memory.c, timer.c, translation.c; each table ends with an empty row. */
+extern const struct nano nano_instructions[], nano_control[], nano_memory[], nano_timer[], nano_translation[];
 
 /* spaces.c: the memory layout, which is that of a small Unix.
  * Kernel: all of RAM at its physical address, supervisor, 4 KiB pages, global where the CPU can.
  * User: USER_BASE: code; then the stack; then USER_PAGES pages of data, each address space its own. */
-#define USER_BASE    0x10000000u
-#define USER_STACK_  (USER_BASE + 0x1000u)
-#define USER_DATA_   (USER_BASE + 0x2000u)
-#define USER_PAGES   32u
-#define USER_SPARE   (USER_BASE + 0x100000u) /* present in no address space to begin with */
-#define SPACES	     16u
-#define WORKING_SET  0x1000000u /* physical: from here on nobody uses the memory but memory.c */
+#define USER_BASE   0x10000000u
+#define USER_STACK_ (USER_BASE + 0x1000u)
+#define USER_DATA_  (USER_BASE + 0x2000u)
+#define USER_PAGES  32u
+#define USER_SPARE  (USER_BASE + 0x100000u) /* present in no address space to begin with */
+#define SPACES	    16u
+#define WORKING_SET                                                                                          \
+	0x1000000u /* physical: from here on nobody uses the memory but memory.c and translation.c */
 #define MEMORY_NEEDS 0x3000000u
 #define APIC	     0xfee00000u
 
@@ -61,6 +63,8 @@ struct space {
 extern struct space spaces[SPACES];
 extern uint32_t space_cr3[SPACES];
 
+/* Is there memory up to this address? */
+bool memory_reaches(uint32_t end);
 void spaces_init(void);
 void space_make(struct space *space, bool with_pages);
 /* A zeroed page of memory that is never given back. */

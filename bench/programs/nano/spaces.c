@@ -23,6 +23,14 @@ uint32_t page_new(void)
 	return page;
 }
 
+bool memory_reaches(uint32_t end)
+{
+	const uint32_t *info = (const uint32_t *)multiboot_info;
+
+	/* Multiboot 3.3: flag 0, mem_upper in KiB from 1 MiB on */
+	return (info[0] & 1) && info[2] >= (end - 0x100000) / 1024;
+}
+
 static void fill_kernel_tables(void)
 {
 	uint32_t global = cpu_has(CPUID_PGE) ? PTE_G : 0;

@@ -101,8 +101,8 @@ static void self_interrupt(uint32_t n)
 }
 
 const struct nano nano_timer[] = {
-	{"self_interrupt", self_interrupt, 1, true, has_apic, NULL},
-	{"timer_latency_busy", NULL, 1, true, has_apic, timer_latency_busy},
-	{"timer_latency_halted", NULL, 1, true, has_apic, timer_latency_halted},
+	{"self_interrupt", self_interrupt, 1, true, has_apic, NULL, false},
+	{"timer_latency_busy", NULL, 1, true, has_apic, timer_latency_busy, false},
+	{"timer_latency_halted", NULL, 1, true, has_apic, timer_latency_halted, false},
 	{0},
 };
