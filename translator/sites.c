@@ -95,7 +95,7 @@ bool site_callout_done(uint32_t index, bool needed, uint64_t *gpa)
 {
 	struct site *s = &table[index];
 
-	if (needed || !(s->flags & SITE_CALLOUT)) {
+	if (needed || (s->flags & (SITE_CALLOUT | SITE_KEEP)) != SITE_CALLOUT) {
 		s->calm = 0;
 		return false;
 	}
@@ -120,8 +120,9 @@ void site_forget(uint64_t gpa, unsigned len)
 
 			if (!s->flags || s->lasting)
 				continue;
-			s->forgotten = s->flags != SITE_TRAPPED;
-			s->flags = 0;
+			/* One that overwrites itself would never get to its second trap. */
+			s->forgotten |= s->flags != SITE_TRAPPED;
+			s->flags &= SITE_TRAPPED;
 		}
 	}
 }

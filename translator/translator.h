@@ -32,6 +32,7 @@ uint32_t translate_mode(const struct vcpu *c);
 #define SITE_USER    0x01u /* its memory operand is a user page: address through the user window */
 #define SITE_MIXED   0x02u /* both: choose by slot */
 #define SITE_CALLOUT 0x04u /* its access traps (trace, MMIO): do it in a callout */
+#define SITE_KEEP    0x08u /* with SITE_CALLOUT: no trace and no device was the reason, so nothing tells when it ends */
 #define SITE_TRAPPED 0x80u /* has trapped once; says nothing to the translator */
 
 unsigned site_get(uint64_t gpa, bool user);

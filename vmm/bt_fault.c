@@ -119,7 +119,7 @@ static bool page_fault(struct bt *bt, const struct spot *s)
 	default:
 		bt->st.faults_edge++;
 		if (site_trapped(s->gpa, user))
-			adapt(bt, s, SITE_CALLOUT);
+			adapt(bt, s, is_rep(s) ? SITE_CALLOUT : SITE_CALLOUT | SITE_KEEP);
 		emulate(bt);
 	}
 	return false;

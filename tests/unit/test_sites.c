@@ -32,7 +32,7 @@ static void new_code_is_learnt_anew_once(void **state)
 	(void)state;
 	site_add(GPA, false, SITE_CALLOUT);
 	site_forget(GPA - 3, 4);
-	assert_int_equal(site_get(GPA, false), 0);
+	assert_int_equal(site_get(GPA, false) & SITE_CALLOUT, 0);
 	/* at the first trap now, and from then on for good */
 	assert_true(site_trapped(GPA, false));
 	site_add(GPA, false, SITE_CALLOUT);
@@ -42,13 +42,12 @@ static void new_code_is_learnt_anew_once(void **state)
 	}
 }
 
-static void one_trap_is_no_lesson(void **state)
+static void traps_count_whatever_the_code(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < 5; i++) {
-		assert_false(site_trapped(GPA, false));
-		site_forget(GPA, 1);
-	}
+	assert_false(site_trapped(GPA, false));
+	site_forget(GPA, 1);
+	assert_true(site_trapped(GPA, false));
 }
 
 /* How many callouts in vain until the site is turned back. */
@@ -87,6 +86,16 @@ static void turned_back_with_growing_patience(void **state)
 	}
 }
 
+static void kept_for_other_reasons(void **state)
+{
+	uint64_t gpa;
+
+	(void)state;
+	site_add(GPA, false, SITE_CALLOUT | SITE_KEEP);
+	for (uint32_t i = 0; i < 1000; i++)
+		assert_false(site_callout_done(site_index(GPA, false), false, &gpa));
+}
+
 static void outdated_index_does_no_harm(void **state)
 {
 	uint64_t gpa;
@@ -110,8 +119,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(learns_with_the_second_trap, reset),
 		cmocka_unit_test_setup(new_code_is_learnt_anew_once, reset),
-		cmocka_unit_test_setup(one_trap_is_no_lesson, reset),
+		cmocka_unit_test_setup(traps_count_whatever_the_code, reset),
 		cmocka_unit_test_setup(turned_back_with_growing_patience, reset),
+		cmocka_unit_test_setup(kept_for_other_reasons, reset),
 		cmocka_unit_test_setup(outdated_index_does_no_harm, reset),
 		cmocka_unit_test_setup(a_full_table_forgets, reset),
 	};
