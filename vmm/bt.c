@@ -81,6 +81,22 @@ static void reload_ret_sp(struct bt *bt)
 		bt->c->hot.ret_sp = bt->cur->ret_sp;
 }
 
+/* A page without blocks loses its trace with the next store, unless it got it back several times: where code
+ * is generated over and over, the trace stays on meanwhile, so that the host's mappings do. Many stores that
+ * no code follows show that the page is used for something else now. */
+#define TRACED_OFTEN 4
+#define IDLE_STORES  128
+
+static bool expects_code(struct code_page *p)
+{
+	if (p->traced >= TRACED_OFTEN && p->idle++ < IDLE_STORES)
+		return true;
+	if (p->traced >= TRACED_OFTEN)
+		p->traced = 0;
+	p->idle = 0;
+	return false;
+}
+
 void bt_code_written(struct bt *bt, uint64_t gpa, unsigned len)
 {
 	bool left;
@@ -95,10 +111,22 @@ void bt_code_written(struct bt *bt, uint64_t gpa, unsigned len)
 		bt->gen++;
 		site_forget(gpa, len < 64 ? len : 64);
 	}
-	if (!left) {
+	if (!left && !expects_code(&bt->code_pages[gpa >> PAGE_SHIFT])) {
 		interp_code_written(bt->c, gpa & ~(uint64_t)(PAGE_SIZE - 1), PAGE_SIZE);
 		mem_trace_remove(bt->c->mem, gpa, TRACE_CODE);
 	}
+}
+
+static void trace_code(struct bt *bt, uint64_t gpa)
+{
+	struct code_page *p = &bt->code_pages[gpa >> PAGE_SHIFT];
+
+	p->idle = 0;
+	if (mem_traced(bt->c->mem, gpa) & TRACE_CODE)
+		return;
+	if (p->traced < TRACED_OFTEN)
+		p->traced++;
+	mem_trace_add(bt->c->mem, gpa, TRACE_CODE);
 }
 
 void bt_code_unmapped(struct bt *bt, struct window *w, uint32_t lin, uint32_t pages)
@@ -229,9 +257,9 @@ static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struc
 		rq.second_gpa = second->gpa;
 	}
 	struct block *b = translate_block(&bt->k, &rq);
-	mem_trace_add(c->mem, gpa, TRACE_CODE);
+	trace_code(bt, gpa);
 	if (b->len2)
-		mem_trace_add(c->mem, b->gpa2, TRACE_CODE);
+		trace_code(bt, b->gpa2);
 	if (bt->perf_map)
 		perf_map_add(bt, b);
 	if (log_on(LOG_IN_ASM) || log_on(LOG_OP) || log_on(LOG_OUT_ASM))
@@ -516,8 +544,11 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 				   (uint64_t)(uintptr_t)bt_go_leave, (uint64_t)(uintptr_t)bt_go_ret_leave};
 	struct bt *bt = calloc(1, sizeof *bt);
 
-	if (!bt) {
+	if (bt)
+		bt->code_pages = calloc(mem_ram_bytes(m->mem) >> PAGE_SHIFT, sizeof *bt->code_pages);
+	if (!bt || !bt->code_pages) {
 		snprintf(err, errlen, "out of memory");
+		free(bt);
 		return NULL;
 	}
 	bt->m = m;
@@ -539,6 +570,7 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	have_fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
 	if (cache_init(&bt->k, ARENA_BYTES, entry, err, errlen) < 0 ||
 	    mem_enable_windows(m->mem, err, errlen) < 0) {
+		free(bt->code_pages);
 		free(bt);
 		return NULL;
 	}
@@ -568,5 +600,6 @@ void bt_destroy(struct bt *bt)
 	verify_destroy(bt->verify);
 	cache_destroy(&bt->k);
 	free(bt->hot_eips);
+	free(bt->code_pages);
 	free(bt);
 }

@@ -39,6 +39,12 @@ struct hot_eip {
 	uint64_t n;
 };
 
+/* A page of RAM that holds or held code. */
+struct code_page {
+	uint8_t traced; /* how often its trace was set */
+	uint8_t idle;	/* stores since it had a block */
+};
+
 struct bt {
 	struct machine *m;
 	struct vcpu *c;
@@ -52,6 +58,7 @@ struct bt {
 	unsigned stuck;	       /* the same fault mapped again and again */
 	struct verify *verify; /* NULL unless asked for */
 	bool in_verify;	       /* the interpreter runs on trial: no effects outside RAM */
+	struct code_page *code_pages; /* by number of the page */
 	FILE *perf_map;	       /* /tmp/perf-PID.map, or NULL */
 	struct bt_stats st;
 	struct hot_eip *hot_eips; /* [HOT_EIPS], NULL without --stats */

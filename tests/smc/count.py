@@ -22,8 +22,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 # Faults in translated code that the guest does not see. ("true" are the guest's own.)
 TRAPS = ("hidden", "trace_hits", "mmio", "user_supervisor_sites", "window_edge")
-SLACK = 8  # traps that may come at any time: a site turned back, a page given up
-ROUNDS = {"jit": 20000, "many-writers": 30, "counter-beside": 30, "counter-beside-user": 30, "stack-beside": 30,
+SLACK = 4  # traps that may come at any time
+# What is not zero, for each round. The page behind a directory pointer that changes is another one at each load of CR3:
+# what was mapped through it is given up, and the two pages that the round touches there are mapped anew.
+EXPECTED = {"pae-directory-pointer": 2}
+ROUNDS = {"jit": 100000, "many-writers": 30, "counter-beside": 30, "counter-beside-user": 30, "stack-beside": 30,
           "stack-beside-user": 30, "data-around": 30, "copied-by-rep": 100, "freed-and-moved": 100}
 
 
@@ -50,6 +53,7 @@ class Measured:
         few = run(vmm, elf, f"case={name} rounds={rounds}", directory)[1]
         many = run(vmm, elf, f"case={name} rounds={rounds * 10}", directory)[1]
         self.grown = traps(many) - traps(few)
+        self.allowed = SLACK + EXPECTED.get(name, 0) * rounds * 9
         self.units = rounds * 9 * (writes or 1)
         self.steady = self.grown / self.units
         self.kinds = {kind: many["faults"][kind] - few["faults"][kind] for kind in TRAPS if many["faults"][kind] != few["faults"][kind]}
@@ -58,7 +62,7 @@ class Measured:
         self.blocks = (many["cache"]["blocks_translated"] - few["cache"]["blocks_translated"]) / (rounds * 9)
 
     def good(self):
-        return self.grown <= SLACK
+        return self.grown <= self.allowed
 
 
 def main():

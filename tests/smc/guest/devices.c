@@ -1,18 +1,18 @@
 /* What a device gives, stored into code: string input. Nothing on this board writes memory by itself. */
 #include "smc.h"
 
-#define UART	       0x3f8
-#define UART_FCR       (UART + 2)
-#define UART_MCR       (UART + 4)
-#define UART_LSR       (UART + 5)
-#define MCR_LOOPBACK   0x10
-#define LSR_DATA       0x01
-#define LSR_IDLE       0x40
-#define CMOS_INDEX     0x70
-#define CMOS_DATA      0x71
-#define CMOS_SPARE     0x38 /* RAM of the clock chip that nobody else uses here */
-#define PCI_ADDRESS    0xcf8
-#define PCI_DATA       0xcfc
+#define UART	     0x3f8
+#define UART_FCR     (UART + 2)
+#define UART_MCR     (UART + 4)
+#define UART_LSR     (UART + 5)
+#define MCR_LOOPBACK 0x10
+#define LSR_DATA     0x01
+#define LSR_IDLE     0x40
+#define CMOS_INDEX   0x70
+#define CMOS_DATA    0x71
+#define CMOS_SPARE   0x38 /* RAM of the clock chip that nobody else uses here */
+#define PCI_ADDRESS  0xcf8
+#define PCI_DATA     0xcfc
 
 /* mov eax, value; ret, sent to ourselves through the serial port's loopback and received by rep insb. */
 static uint32_t uart_insb(uint32_t rounds)

@@ -161,7 +161,8 @@ static uint32_t breakpoint(uint32_t rounds)
 	return wrong;
 }
 
-/* The way of a kernel that patches live code: breakpoint over the first byte, then the tail, then the head. */
+/* The way of a kernel that patches live code: breakpoint over the first byte, then the tail, then the head.
+ */
 static uint32_t patched_behind_breakpoint(uint32_t rounds)
 {
 	uint32_t wrong = 0;

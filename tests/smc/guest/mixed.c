@@ -3,14 +3,16 @@
 
 /* Counters and a stack next to the code that uses them. */
 CODE_THEN(counter_beside,
-	  "movl $200, %ecx; movl $0, counter_in_code; jmp 1f; .balign 16; counter_in_code: .long 0; .balign 16; 1:",
+	  "movl $200, %ecx; movl $0, counter_in_code; jmp 1f; .balign 16; counter_in_code: .long 0; .balign "
+	  "16; 1:",
 	  "2: incl counter_in_code; decl %ecx; jnz 2b", "movl counter_in_code, %eax");
-CODE_THEN(stack_beside,
-	  "movl %esp, %ebp; movl $50, %ecx; jmp 1f; .fill 64, 1, 0; stack_in_code: .balign 16; 1: movl "
-	  "$stack_in_code, %esp; xorl %eax, %eax",
-	  "2: pushl %ecx; call 4f; popl %edx; pushfl; pushal; popal; popfl; decl %ecx; jnz 2b; jmp 3f; 4: incl "
-	  "%eax; ret",
-	  "3: movl %ebp, %esp");
+CODE_THEN(
+	stack_beside,
+	"movl %esp, %ebp; movl $50, %ecx; jmp 1f; .fill 64, 1, 0; stack_in_code: .balign 16; 1: movl "
+	"$stack_in_code, %esp; xorl %eax, %eax",
+	"2: pushl %ecx; call 4f; popl %edx; pushfl; pushal; popal; popfl; decl %ecx; jnz 2b; jmp 3f; 4: incl "
+	"%eax; ret",
+	"3: movl %ebp, %esp");
 
 static uint32_t run_at(const struct snippet *code, bool user, uint32_t rounds, uint32_t want)
 {
@@ -61,7 +63,8 @@ static uint32_t data_around(uint32_t rounds)
 	return wrong;
 }
 
-/* A hundred instructions of the page store into it, each at its own place: hot data written from everywhere. */
+/* A hundred instructions of the page store into it, each at its own place: hot data written from everywhere.
+ */
 static uint32_t many_writers(uint32_t rounds)
 {
 	uint32_t wrong = 0, at = CODE_PAGE;

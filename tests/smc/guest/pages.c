@@ -2,14 +2,14 @@
  * there. */
 #include "smc.h"
 
-#define DIRECT_MAP    0xc0000000u /* all of the mapped memory again, for the kernel alone */
-#define PAE_POINTERS  PAE_TABLES
-#define PAE_DIRECTORY (PAE_TABLES + 0x1000)
-#define PAE_TABLE     (PAE_TABLES + 0x2000)
+#define DIRECT_MAP     0xc0000000u /* all of the mapped memory again, for the kernel alone */
+#define PAE_POINTERS   PAE_TABLES
+#define PAE_DIRECTORY  (PAE_TABLES + 0x1000)
+#define PAE_TABLE      (PAE_TABLES + 0x2000)
 #define PAE_DIRECTORY2 (PAE_TABLES + 0x3000)
-#define PAE_LINEAR    0x02000000u
-#define PAE_LARGE_1   0x00a00000u
-#define PAE_LARGE_2   0x00c00000u
+#define PAE_LINEAR     0x02000000u
+#define PAE_LARGE_1    0x00a00000u
+#define PAE_LARGE_2    0x00c00000u
 
 static uint32_t direct_tables[MAPPED_TABLES][1024] __attribute__((aligned(4096)));
 

@@ -1,13 +1,13 @@
 /*
- * The self-modifying code suite as a guest. The rule is the same everywhere: what a store changes is what runs
- * next, from the very next instruction on. The manual promises that for stores through the address that the code
- * is fetched from (SDM vol. 3A 9.1.3, 12.6: the prefetch queue is checked), and after a serializing instruction
- * for stores through another; cases of the second kind execute one.
+ * The self-modifying code suite as a guest. The rule is the same everywhere: what a store changes is what
+ *runs next, from the very next instruction on. The manual promises that for stores through the address that
+ *the code is fetched from (SDM vol. 3A 9.1.3, 12.6: the prefetch queue is checked), and after a serializing
+ *instruction for stores through another; cases of the second kind execute one.
  *
  * Each case is one row of a table: a number of equal rounds. Without a command line every case runs, with
  *	case=NAME [rounds=N]
- * just that one. The second way is for counting: what a run of 10 N rounds traps more than one of N is the steady
- * state (tests/smc/count.py).
+ * just that one. The second way is for counting: what a run of 10 N rounds traps more than one of N is the
+ *steady state (tests/smc/count.py).
  */
 #ifndef SMC_H
 #define SMC_H

@@ -1,9 +1,10 @@
-/* Stores of every kind into the instruction that runs next, into the instruction that makes them, into loops. */
+/* Stores of every kind into the instruction that runs next, into the instruction that makes them, into loops.
+ */
 #include "smc.h"
 
 /*
- * The victim is mov eax, 0x11111111, whose immediate is replaced whole or in part by the instruction before it.
- * Each snippet restores the bytes on its next run.
+ * The victim is mov eax, 0x11111111, whose immediate is replaced whole or in part by the instruction before
+ * it. Each snippet restores the bytes on its next run.
  */
 #define PATCHED "mov $0x11111111, %eax"
 #define VICTIM(name, setup, store)                                                                           \
@@ -42,8 +43,10 @@ VICTIM_STACK(by_enter, "movl $0x00c0ffee, %ebp", "enter $0, $0");
 VICTIM(by_pop, "pushl $0x0ddba11", "popl 1f + 1");
 VICTIM(by_fst, "fninit; flds float_source", "fstps 1f + 1");
 VICTIM(by_fist, "fninit; fildl patch_source", "fistpl 1f + 1");
-VICTIM(by_movups, "movups 1f + 1, %xmm0; movss patch_source, %xmm1; movss %xmm1, %xmm0", "movups %xmm0, 1f + 1");
-VICTIM(by_movlps, "movups 1f + 1, %xmm0; movss patch_source, %xmm1; movss %xmm1, %xmm0", "movlps %xmm0, 1f + 1");
+VICTIM(by_movups, "movups 1f + 1, %xmm0; movss patch_source, %xmm1; movss %xmm1, %xmm0",
+       "movups %xmm0, 1f + 1");
+VICTIM(by_movlps, "movups 1f + 1, %xmm0; movss patch_source, %xmm1; movss %xmm1, %xmm0",
+       "movlps %xmm0, 1f + 1");
 VICTIM(by_stmxcsr, "pushl $0x1f80; ldmxcsr (%esp); popl %ecx", "stmxcsr 1f + 1");
 VICTIM(by_movd, "movd patch_source, %mm0", "movd %mm0, 1f + 1; emms");
 uint32_t patch_source = 0x88877665;
@@ -53,16 +56,15 @@ uint32_t float_source = 0x40490fdb;
  * immediate of what runs next: */
 CODE_THEN(by_call, "movl %esp, %ebp; movl $1f + 5, %esp; movl $0x11111111, 1f + 1", "call 1f",
 	  "1: movl $0x11111111, %eax; movl %ebp, %esp; subl $by_call_after, %eax");
-CODE_THEN(by_call_indirect,
-	  "movl %esp, %ebp; movl $1f + 5, %esp; movl $0x11111111, 1f + 1; movl $1f, %ecx", "call *%ecx",
-	  "1: movl $0x11111111, %eax; movl %ebp, %esp; subl $by_call_indirect_after, %eax");
+CODE_THEN(by_call_indirect, "movl %esp, %ebp; movl $1f + 5, %esp; movl $0x11111111, 1f + 1; movl $1f, %ecx",
+	  "call *%ecx", "1: movl $0x11111111, %eax; movl %ebp, %esp; subl $by_call_indirect_after, %eax");
 /* ebx, edx and ecx become twelve times inc eax, eax a jump over its own place and two nops */
 CODE_THEN(by_pusha,
 	  "movl %esp, %ebp; movl $1f + 32, %esp; movl $0x40404040, %ebx; movl %ebx, %edx; movl %ebx, %ecx;"
 	  "movl $0x909002eb, %eax; movl $1f + 16, %edi; movl $0x90909090, 1f + 16; movl $0x90909090, 1f + 24",
 	  "pushal", "jmp *%edi; .balign 16; 1: .fill 32, 1, 0x90; movl %ebp, %esp");
-/* The 16-bit image's control and status word are the immediate (the stack's top is 1), its tag word the ret and
- * something that is not reached: registers 1 and 2 are in use, the others empty. */
+/* The 16-bit image's control and status word are the immediate (the stack's top is 1), its tag word the ret
+ * and something that is not reached: registers 1 and 2 are in use, the others empty. */
 CODE_THEN(by_fnstenv,
 	  "fninit; .rept 7; fld1; .endr; .irp n, 2, 3, 4, 5, 6; ffree %st(\\n); .endr;"
 	  "movl $0x11111111, 1f + 1; call 2f; fninit; jmp 3f; .balign 32; 2:",
@@ -87,16 +89,21 @@ CODE_THEN(self_opcode, "movl $5, %ecx; xorl %eax, %eax; movb $0x80, 1f", "1: xor
 /* rep movs that copies itself and other code behind: as the two copies differ only there, it does not matter
  * whether the CPU looks at it again in between. */
 CODE_THEN(self_rep_movs,
-	  "movb $1, self_rep_movs_after + 2; jmp 2f; .balign 8; self_rep_movs_copy: rep movsb; addl $9, %eax; .balign 8; 2:"
+	  "movb $1, self_rep_movs_after + 2; jmp 2f; .balign 8; self_rep_movs_copy: rep movsb; addl $9, "
+	  "%eax; .balign 8; 2:"
 	  "movl $self_rep_movs_copy, %esi; movl $self_rep_movs_at, %edi; movl $5, %ecx; cld; movl $5, %eax",
 	  "rep movsb", "addl $1, %eax");
-/* rep stosd of its own bytes, over itself and a few instructions more, which become rep stosd with nothing left */
+/* rep stosd of its own bytes, over itself and a few instructions more, which become rep stosd with nothing
+ * left */
 CODE_THEN(self_rep_stos,
-	  "movl $0x90909090, %eax; movl $self_rep_stos_after, %edi; movl $8, %ecx; cld; 1: movl %eax, (%edi); addl "
+	  "movl $0x90909090, %eax; movl $self_rep_stos_after, %edi; movl $8, %ecx; cld; 1: movl %eax, "
+	  "(%edi); addl "
 	  "$4, %edi; decl %ecx; jnz 1b; movl $0xabf3abf3, %eax; movl $self_rep_stos_at, %edi; movl $8, %ecx; "
 	  "jmp self_rep_stos_at; .balign 16",
-	  "rep stosl", ".fill 32, 1, 0x90; subl $self_rep_stos_at, %edi; movl %edi, %eax; shll $8, %eax; addl %ecx, %eax");
-CODE_THEN(same_bytes, "movl $100, %ecx; xorl %eax, %eax", "1: incl %eax; movb $0x40, 1b; decl %ecx; jnz 1b", "");
+	  "rep stosl",
+	  ".fill 32, 1, 0x90; subl $self_rep_stos_at, %edi; movl %edi, %eax; shll $8, %eax; addl %ecx, %eax");
+CODE_THEN(same_bytes, "movl $100, %ecx; xorl %eax, %eax", "1: incl %eax; movb $0x40, 1b; decl %ecx; jnz 1b",
+	  "");
 
 /* Loops whose own body is changed: an immediate, the branch's direction, the operation, a jump's distance. */
 CODE_THEN(loop_immediate, "xorl %eax, %eax; movl $10, %ecx; movl $1, 1f + 1", "1: addl $0x11111111, %eax",
