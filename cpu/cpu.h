@@ -77,13 +77,14 @@ struct cpu_hot {
 	uint32_t kick;	/* nonzero: return to the run loop at the next chance */
 	uint32_t exit_arg;
 	/* entry points of translator/entry.S, and what bt_go_exit and bt_go_miss call: see vmm/bt.c */
-	uint64_t go_callout, go_callout_light, go_exit, go_miss, on_exit;
+	uint64_t go_callout, go_callout_light, go_callout_device, go_exit, go_miss, on_exit;
 	uint64_t seg_base[6];	/* seg[].base */
 	uint64_t seg_poison[6]; /* 0, or 4 GiB when the segment is not usable freely: such accesses must trap
 				 */
 	uint64_t callouts[CPU_CALLOUTS];
 	/* as of a fault in translated code */
 	uint64_t fault_pc, fault_addr, fault_err, fault_trap;
+	_Alignas(16) uint8_t xmm[8][16]; /* the guest's, during a callout of the device kind */
 };
 
 struct vcpu {

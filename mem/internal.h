@@ -187,6 +187,7 @@ struct mem {
 	uintptr_t arena;
 	struct window *windows;	     /* [MAX_WINDOWS] */
 	struct window *user, *super; /* current */
+	struct mem_view view;
 	struct window *phys;
 	bool phys_whole; /* all of RAM is mapped in it; false after the host has refused something */
 	uint64_t *bases; /* MAX_WINDOWS * 1024 */
@@ -222,8 +223,8 @@ struct mem {
 
 	/* pages of the current windows that the guest has just made present: PENDING_SUPER | linear page */
 	uint32_t pending[PENDING_MAX];
-	unsigned n_pending;
-	uint32_t last_true; /* linear page of the last true fault: the one whose new mapping is sure to be used */
+	uint32_t last_true; /* linear page of the last true fault: the one whose new mapping is sure to be
+			       used */
 	bool pending_super; /* supervisor pages are among them, which aren't kept waiting */
 };
 
@@ -355,6 +356,7 @@ struct window *window_alloc(struct mem *m, enum window_kind kind);
 void window_free(struct window *w);
 bool window_evict_one(struct mem *m); /* the least recently used that is not current; false: none */
 void phys_select(struct mem *m);
+void view_update(struct mem *m); /* the current windows have changed */
 void phys_protect(struct mem *m, uint32_t gfn, bool writable);
 
 /* ---- space.c */

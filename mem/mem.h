@@ -170,8 +170,8 @@ void mem_sync(struct vcpu *c);
  * that page's hidden fault. Costs nothing when there is none, which is most of the time; leaving it out costs
  * hidden faults only. */
 void mem_map_pending(struct mem *m);
-/* Nonzero while mem_map_pending has something to do; the address is constant. For inline checks. */
-const unsigned *mem_pending(const struct mem *m);
+/* Nonzero while mem_map_pending has something to do. */
+unsigned mem_pending(const struct mem *m);
 
 /* ------------------------------------------------------------------ traces */
 
@@ -228,6 +228,17 @@ enum mem_fault mem_window_fault(struct vcpu *c, struct window *w, uint64_t lin, 
 /* Finds the window that a host address lies in (with its guard space). NULL if none. An address below the window's
  * first byte gives a *lin of 4 GiB or more, like one behind its last. */
 struct window *mem_window_find(struct mem *m, uintptr_t host, uint64_t *lin);
+
+/* The same as the questions above answer, in one place that does not move, for code that asks all the time. */
+struct mem_view {
+	struct window *user, *super;
+	uint64_t user_base, super_base;
+	uint32_t user_id, super_id;
+	const uint64_t *slot_bases;
+	uint32_t pending; /* mem_pending */
+	bool many_super;
+};
+const struct mem_view *mem_view(const struct mem *m);
 
 /* For each 4 MiB slot of the linear address space, the base (window base of user or supervisor) at which kernel
  * code most probably finds that slot's pages. 1024 entries; belongs to the current user window. */

@@ -513,18 +513,18 @@ void pend(struct window *w, uint32_t page)
 {
 	struct mem *m = w->m;
 
-	if (m->n_pending == PENDING_MAX)
+	if (m->view.pending == PENDING_MAX)
 		return; /* a hidden fault will do */
 	if (w->kind == WIN_SUPER)
 		m->pending_super = true;
-	m->pending[m->n_pending++] = page | (w->kind == WIN_SUPER ? PENDING_SUPER : 0);
+	m->pending[m->view.pending++] = page | (w->kind == WIN_SUPER ? PENDING_SUPER : 0);
 }
 
 void mem_map_pending(struct mem *m)
 {
-	const unsigned n = m->n_pending;
+	const unsigned n = m->view.pending;
 
-	m->n_pending = 0;
+	m->view.pending = 0;
 	m->pending_super = false;
 	for (unsigned i = 0; i < n; i++) {
 		const uint32_t page = m->pending[i] & ~PENDING_SUPER;
@@ -533,9 +533,9 @@ void mem_map_pending(struct mem *m)
 
 		if (!w || w->kind == WIN_PHYS)
 			continue;
-		/* A guest that maps around a fault touches few of the pages beside it (Linux: one in six); a mapping
-		 * that is not used costs as much to make and to take away as a hidden fault. Pages that lie beside the
-		 * faulting one in physical memory too come along in its run. */
+		/* A guest that maps around a fault touches few of the pages beside it (Linux: one in six); a
+		 * mapping that is not used costs as much to make and to take away as a hidden fault. Pages
+		 * that lie beside the faulting one in physical memory too come along in its run. */
 		if (w->kind == WIN_USER && page != m->last_true)
 			continue;
 		sl = &w->slots[page >> m->slot_shift];

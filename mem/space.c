@@ -280,7 +280,7 @@ void space_select(struct vcpu *c)
 
 	if (w != m->user) {
 		m->user = w;
-		m->n_pending = 0;
+		m->view.pending = 0;
 		m->pending_super = false;
 		m->stats.window_switches++;
 	}
@@ -296,6 +296,7 @@ void space_select(struct vcpu *c)
 	if (m->n_super > 1 && m->clock % 256 == 0)
 		drop_stale_super(m);
 	host_relieve(m);
+	view_update(m);
 }
 
 static void apply_current(struct mem *m)
@@ -351,7 +352,7 @@ static bool same_tables(const struct paging_mode *a, const struct paging_mode *b
 static void drop_all(struct mem *m)
 {
 	m->user = m->super = m->phys = NULL;
-	m->n_pending = 0;
+	m->view.pending = 0;
 	m->pending_super = false;
 	m->super_drops = 0;
 	m->stale_after = STALE_LOADS;

@@ -264,6 +264,7 @@ void phys_select(struct mem *m)
 		phys_map(m->phys);
 	}
 	m->user = m->super = m->phys;
+	view_update(m);
 }
 
 void phys_protect(struct mem *m, uint32_t gfn, bool writable)
@@ -357,7 +358,7 @@ enum mem_fault mem_window_fault(struct vcpu *c, struct window *w, uint64_t lin64
 	if (w->kind == WIN_PHYS)
 		return phys_fault(w, lin, write);
 	host_relieve(m);
-	if (m->n_pending)
+	if (m->view.pending)
 		mem_map_pending(m);
 	if (mem_walk(c, lin, (write ? ACC_WRITE : ACC_READ) | (user ? ACC_USER : 0), &walk) < 0) {
 		m->stats.true_faults++;
@@ -460,9 +461,26 @@ const uint64_t *mem_slot_bases(struct mem *m)
 	return m->user->bases;
 }
 
-const unsigned *mem_pending(const struct mem *m)
+unsigned mem_pending(const struct mem *m)
 {
-	return &m->n_pending;
+	return m->view.pending;
+}
+
+const struct mem_view *mem_view(const struct mem *m)
+{
+	return &m->view;
+}
+
+void view_update(struct mem *m)
+{
+	m->view.user = m->user;
+	m->view.super = m->super;
+	m->view.user_base = m->user->base;
+	m->view.super_base = m->super->base;
+	m->view.user_id = m->user->id;
+	m->view.super_id = m->super->id;
+	m->view.slot_bases = m->user->bases;
+	m->view.many_super = m->n_super > 1;
 }
 
 /* An address up to 2 GiB below a window is taken to be one below its first byte (string instructions that run

@@ -340,45 +340,90 @@ bool class_is_pure(enum insn_class cl, const struct insn *i)
 	}
 }
 
-bool insn_is_light(const struct insn *i, enum insn_class cl)
+/* x87, MMX and SSE, fxsave and its kin. */
+static bool uses_fpu(const struct insn *i, enum insn_class cl)
 {
-	switch (cl) {
-	case CL_IDENT_FPU:
+	if (cl == CL_IDENT_FPU)
+		return true;
+	if (cl != CL_INTERP && cl != CL_INTERP_END)
 		return false;
-	case CL_INTERP:
-	case CL_INTERP_END:
-		break;
+	switch (i->opmap) {
+	case 0:
+		return i->opcode == 0x9b || (i->opcode >= 0xd8 && i->opcode <= 0xdf);
+	case 1:
+		switch (i->opcode) {
+		case 0x10 ... 0x17:
+		case 0x28 ... 0x2f:
+		case 0x50 ... 0x7f:
+		case 0xae:
+		case 0xc2:
+		case 0xc4 ... 0xc6:
+		case 0xd0 ... 0xfe:
+			return true;
+		default:
+			return false;
+		}
 	default:
 		return true;
 	}
+}
+
+/* May reach a device, or code of libc. */
+static bool uses_devices(const struct insn *i, enum insn_class cl)
+{
+	if (cl != CL_INTERP && cl != CL_INTERP_END)
+		return false;
 	if (i->opmap == 0)
 		switch (i->opcode) {
 		case 0x6c ... 0x6f: /* ins, outs */
 		case 0xe4 ... 0xe7: /* in, out */
 		case 0xec ... 0xef:
-		case 0x9b:
-		case 0xd8 ... 0xdf:
 		case 0xf4:
-			return false;
-		default:
-			return true;
-		}
-	if (i->opmap == 1)
-		switch (i->opcode) {
-		case 0x00 ... 0x02: /* descriptor tables, invlpg, clts and the like */
-		case 0x06:
-		case 0x20 ... 0x23: /* control and debug registers */
-		case 0xa1:
-		case 0xa9:
-		case 0xa2: /* cpuid */
-		case 0xb2:
-		case 0xb4:
-		case 0xb5:
 			return true;
 		default:
 			return false;
 		}
-	return false;
+	switch (i->opcode) {
+	case 0x00 ... 0x02: /* descriptor tables, invlpg, clts and the like */
+	case 0x06:
+	case 0x20 ... 0x23: /* control and debug registers */
+	case 0xa1:
+	case 0xa9:
+	case 0xa2: /* cpuid */
+	case 0xb2:
+	case 0xb4:
+	case 0xb5:
+		return false;
+	default:
+		return true;
+	}
+}
+
+enum callout insn_callout(const struct insn *i, enum insn_class cl)
+{
+	if (uses_fpu(i, cl))
+		return CO_INTERP;
+	if (uses_devices(i, cl))
+		return CO_DEVICE;
+	switch (cl) {
+	case CL_IDENT:
+	case CL_MOFFS:
+	case CL_STRING:
+	case CL_PUSH_REG:
+	case CL_PUSH_IMM:
+	case CL_PUSH_RM:
+	case CL_PUSH_SEG:
+	case CL_POP_REG:
+	case CL_POP_RM:
+	case CL_PUSHA:
+	case CL_POPA:
+	case CL_PUSHF:
+	case CL_LEAVE:
+	case CL_MOV_FROM_SEG:
+		return CO_ACCESS;
+	default:
+		return CO_LIGHT;
+	}
 }
 
 bool insn_may_fault(const struct insn *i, enum insn_class cl)

@@ -1,7 +1,7 @@
 /* decode.h - one decoded form of a guest instruction, shared by interpreter and translator.
  *
- * A thin, compact layer over Zydis: decode_insn turns bytes into struct insn, which holds what both users need in
- * a form that is cheap to look at. Thread-safe (the decoders are set up once).
+ * A thin, compact layer over Zydis: decode_insn turns bytes into struct insn, which holds what both users
+ * need in a form that is cheap to look at. Thread-safe (the decoders are set up once).
  */
 #ifndef BT86_TRANSLATOR_DECODE_H
 #define BT86_TRANSLATOR_DECODE_H
@@ -33,8 +33,8 @@ struct insn {
 	int32_t disp;
 	uint8_t disp_off, disp_size; /* position and size in bytes of the displacement in raw[] */
 	uint8_t imm_off, imm_size, imm2_size;
-	uint32_t imm;  /* sign-extended as the instruction does (relative branches: the displacement) */
-	uint32_t imm2; /* enter's level, far pointer's selector */
+	uint32_t imm;	   /* sign-extended as the instruction does (relative branches: the displacement) */
+	uint32_t imm2;	   /* enter's level, far pointer's selector */
 	uint8_t nprefix;   /* number of prefix bytes before the opcode (or its 0F) */
 	uint8_t modrm_off; /* position of ModRM in raw[] */
 	/* What decode_flags reports; FL_* fit 16 bits. */
@@ -55,18 +55,19 @@ enum decode_result {
 	DECODE_MORE,	 /* the avail bytes end within the instruction */
 };
 
-/* A ud0/ud1/ud2 is DECODE_INVALID too. String instructions and XLAT have no has_mem, but seg tells the segment of
- * their source operand (DS or the override). Moves to and from control and debug registers are register forms (mod
- * reads 3) whatever their mod bits. Of several F2/F3 prefixes, or segment overrides, the last one counts.
- * CPU models are not looked at: everything that the richest model offers decodes.
+/* A ud0/ud1/ud2 is DECODE_INVALID too. String instructions and XLAT have no has_mem, but seg tells the
+ * segment of their source operand (DS or the override). Moves to and from control and debug registers are
+ * register forms (mod reads 3) whatever their mod bits. Of several F2/F3 prefixes, or segment overrides, the
+ * last one counts. CPU models are not looked at: everything that the richest model offers decodes.
  *
  * code32: default operand and address size. avail: bytes readable at p (1 to 15). */
 enum decode_result decode_insn(const uint8_t *p, unsigned avail, bool code32, struct insn *out);
 
 /* Flags (FL_ARITH | FL_DF) that the instruction reads, and that it always overwrites or leaves undefined.
- * A flag that is written only on some paths (shift by a count that may be 0, repeated string compare) is not in
- * writes. undefined: flags whose value afterwards the SDM leaves open; not a subset of writes when the write is
- * conditional. Instructions that store EFLAGS (pushf, int n, a far transfer that may switch tasks) read them all. */
+ * A flag that is written only on some paths (shift by a count that may be 0, repeated string compare) is not
+ * in writes. undefined: flags whose value afterwards the SDM leaves open; not a subset of writes when the
+ * write is conditional. Instructions that store EFLAGS (pushf, int n, a far transfer that may switch tasks)
+ * read them all. */
 void decode_flags(const struct insn *i, uint32_t *reads, uint32_t *writes, uint32_t *undefined);
 
 #endif

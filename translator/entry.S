@@ -208,6 +208,36 @@ bt_go_callout_light:
 	movl	$BT_EXIT_CALLOUT, %eax
 	jmp	bt_out
 
+/* The same for callouts that reach devices and with them libc, which may use the SSE registers but does no
+ * floating-point arithmetic: those are kept aside, the rest of the state stays in the unit. */
+.macro XMM_ALL op, swap
+	.irp	n, 0, 1, 2, 3, 4, 5, 6, 7
+	.if	\swap
+	\op	V_XMM+16*\n(%r15), %xmm\n
+	.else
+	\op	%xmm\n, V_XMM+16*\n(%r15)
+	.endif
+	.endr
+.endm
+	.globl	bt_go_callout_device
+bt_go_callout_device:
+	popq	V_CALLOUT_RET(%r15)
+	movl	%r8d, V_EIP(%r15)
+	movq	%rsp, V_RET_SP(%r15)
+	SAVE_GUEST
+	movq	V_C_SP(%r15), %rsp
+	XMM_ALL	movaps, 0
+	movq	%r15, %rdi
+	movl	%r9d, %esi
+	call	*V_CALLOUTS(%r15,%r10,8)
+	XMM_ALL	movaps, 1
+	testl	%eax, %eax
+	jz	bt_tail_on_start
+	cmpl	$BT_GO_JUMP, %eax
+	je	bt_tail_jump_start
+	movl	$BT_EXIT_CALLOUT, %eax
+	jmp	bt_out
+
 bt_callout_out:				/* the state in c->fpu is the truth now: nothing to save */
 	movl	$BT_EXIT_CALLOUT, %eax
 	jmp	bt_out_done

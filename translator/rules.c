@@ -29,12 +29,11 @@ static bool flags_dead(const struct tr *t, unsigned i)
 /* The callout to the interpreter for instruction i. */
 static void interp_at(struct tr *t, struct emitter *e, unsigned i)
 {
-	bool light = insn_is_light(&t->insn[i], (enum insn_class)t->class[i]);
 	uint32_t arg = t->insn[i].len | (uint32_t)t->class[i] << 8;
 
 	if (tr_site(t, i) & SITE_CALLOUT)
 		arg |= site_index(tr_gpa(t, i), t->rq->mode & MODE_USER) << 16 | CO_ARG_SITE;
-	tr_callout(t, e, light ? CO_LIGHT : CO_INTERP, light, tr_eip(t, i), arg);
+	tr_callout(t, e, insn_callout(&t->insn[i], (enum insn_class)t->class[i]), tr_eip(t, i), arg);
 }
 
 static unsigned interp(struct tr *t, unsigned i)
@@ -323,7 +322,7 @@ static unsigned sti(struct tr *t, unsigned i)
 		uint32_t back = em_off(e);
 		struct emitter c = tr_cold(t, 64);
 		em_fix32(e, slow, em_off(&c));
-		tr_callout(t, &c, CO_STI, true, tr_eip(t, i), t->insn[i].len);
+		tr_callout(t, &c, CO_STI, tr_eip(t, i), t->insn[i].len);
 		em_fix32(&c, em_jmp32(&c), back);
 		return 1;
 	}
@@ -331,7 +330,7 @@ static unsigned sti(struct tr *t, unsigned i)
 	em_load32(e, RCX, vcpu_field(&m, offsetof(struct vcpu, request)));
 	uint32_t quiet = em_jrcxz8(e);
 	em_mov_rr64(e, RCX, R10);
-	tr_callout(t, e, CO_STI, true, tr_eip(t, i), t->insn[i].len);
+	tr_callout(t, e, CO_STI, tr_eip(t, i), t->insn[i].len);
 	em_mov_rr64(e, R10, RCX);
 	em_fix8(e, quiet);
 	em_mov_rr64(e, RCX, R10);

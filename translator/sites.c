@@ -14,8 +14,9 @@
 
 #include <string.h>
 
-#define SITES 32768u /* a power of two; when three quarters full everything is forgotten (and learnt again)  \
-		      */
+#define SITES                                                                                                \
+	32768u /* a power of two; when three quarters full everything is forgotten (and learnt again)        \
+		*/
 #define PATIENCE     64u
 #define PATIENCE_MAX 20u /* doublings */
 

@@ -65,15 +65,16 @@ enum insn_class classify(const struct insn *i, uint32_t mode);
 bool class_ends_block(enum insn_class cl);
 /* Touches nothing but registers and memory: may be run twice and compared (--verify). */
 bool class_is_pure(enum insn_class cl, const struct insn *i);
-/* The interpreter's way through it needs neither the FPU nor a device nor anything else that uses SSE. */
-bool insn_is_light(const struct insn *i, enum insn_class cl);
+/* How the interpreter is called for it: what it has to do with the FPU, devices and the CPU's mode decides.
+ */
+enum callout insn_callout(const struct insn *i, enum insn_class cl);
 /* May raise an exception or leave the block: flags must be right before it. */
 bool insn_may_fault(const struct insn *i, enum insn_class cl);
 
 /* ---- shared by the rules (translate.c) */
 struct emitter tr_cold(struct tr *t, unsigned bytes); /* a piece of cold code */
 void tr_exit(struct tr *t, uint32_t patch, enum exit_kind kind, uint32_t target);
-void tr_callout(struct tr *t, struct emitter *e, enum callout co, bool light, uint32_t eip, uint32_t arg);
+void tr_callout(struct tr *t, struct emitter *e, enum callout co, uint32_t eip, uint32_t arg);
 void tr_side(struct tr *t, unsigned i, int esp_delta, unsigned flags);
 static inline uint32_t tr_eip(const struct tr *t, unsigned i)
 {

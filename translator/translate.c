@@ -28,10 +28,11 @@ void tr_side(struct tr *t, unsigned i, int esp_delta, unsigned flags)
 	s->flags = (uint8_t)flags;
 }
 
-void tr_callout(struct tr *t, struct emitter *e, enum callout co, bool light, uint32_t eip, uint32_t arg)
+void tr_callout(struct tr *t, struct emitter *e, enum callout co, uint32_t eip, uint32_t arg)
 {
-	struct host_mem go = tr_vcpu(light ? offsetof(struct vcpu, hot.go_callout_light)
-					   : offsetof(struct vcpu, hot.go_callout));
+	struct host_mem go = tr_vcpu(co == CO_INTERP   ? offsetof(struct vcpu, hot.go_callout)
+				     : co == CO_DEVICE ? offsetof(struct vcpu, hot.go_callout_device)
+						       : offsetof(struct vcpu, hot.go_callout_light));
 
 	(void)t;
 	em_mov_ri32(e, R8, eip);
@@ -242,20 +243,4 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 	t.b->cold = t.cold;
 	cache_commit(k, t.b);
 	return t.b;
-}
-
-bool translate_possible(const struct vcpu *c)
-{
-	return (c->cr0 & CR0_PE) && !(c->sysflags & (FL_VM | FL_TF | FL_RF)) &&
-	       (c->cpl == 0 || c->cpl == 3) && (c->seg[CS].attr & SEG_DB) && (c->seg[SS].attr & SEG_DB) &&
-	       !(c->dr[7] & 0xff) && cpu_seg_flat(&c->seg[CS]) &&
-	       !(c->cr0 & CR0_AM && c->sysflags & FL_AC && c->cpl == 3);
-}
-
-uint32_t translate_mode(const struct vcpu *c)
-{
-	return (c->cpl == 3 ? MODE_USER : 0) | (cpu_seg_flat(&c->seg[DS]) ? 0 : MODE_NF_DS) |
-	       (cpu_seg_flat(&c->seg[ES]) ? 0 : MODE_NF_ES) | (cpu_seg_flat(&c->seg[SS]) ? 0 : MODE_NF_SS) |
-	       (c->cr0 & (CR0_EM | CR0_TS) ? MODE_NOFPU : 0) | (c->cr4 & CR4_OSFXSR ? 0 : MODE_NOSSE) |
-	       (c->cr4 & CR4_TSD ? MODE_TSD : 0);
 }

@@ -23,8 +23,27 @@
 #define MODE_TSD   0x40u /* CR4.TSD */
 
 /* Whether the translator takes the current CPU state at all. */
-bool translate_possible(const struct vcpu *c);
-uint32_t translate_mode(const struct vcpu *c);
+static inline bool translate_possible(const struct vcpu *c)
+{
+	return (c->cr0 & CR0_PE) && !(c->sysflags & (FL_VM | FL_TF | FL_RF)) &&
+	       (c->cpl == 0 || c->cpl == 3) && (c->seg[CS].attr & SEG_DB) && (c->seg[SS].attr & SEG_DB) &&
+	       !(c->dr[7] & 0xff) && cpu_seg_flat(&c->seg[CS]) &&
+	       !(c->cr0 & CR0_AM && c->sysflags & FL_AC && c->cpl == 3);
+}
+
+/* not_flat: MODE_NF_* of the segment registers. */
+static inline uint32_t translate_mode_with(const struct vcpu *c, uint32_t not_flat)
+{
+	return (c->cpl == 3 ? MODE_USER : 0) | not_flat | (c->cr0 & (CR0_EM | CR0_TS) ? MODE_NOFPU : 0) |
+	       (c->cr4 & CR4_OSFXSR ? 0 : MODE_NOSSE) | (c->cr4 & CR4_TSD ? MODE_TSD : 0);
+}
+
+static inline uint32_t translate_mode(const struct vcpu *c)
+{
+	return translate_mode_with(c, (cpu_seg_flat(&c->seg[DS]) ? 0 : MODE_NF_DS) |
+					      (cpu_seg_flat(&c->seg[ES]) ? 0 : MODE_NF_ES) |
+					      (cpu_seg_flat(&c->seg[SS]) ? 0 : MODE_NF_SS));
+}
 
 /* ------------------------------------------------------------------ sites: what traps taught about
  * instructions, keyed by guest-physical address and privilege. Kept until the code bytes change, or longer if
@@ -42,8 +61,8 @@ bool site_trapped(uint64_t gpa, bool user);
 /* A number for a site that has flags; it may name another one later, which does no harm. */
 #define SITE_INDEX_MAX 0x7fffu
 uint32_t site_index(uint64_t gpa, bool user);
-/* The callout of a SITE_CALLOUT has run; needed: it met a trace or a device. True: the site was turned back, its
- * blocks are to be translated anew, *gpa is where it is. */
+/* The callout of a SITE_CALLOUT has run; needed: it met a trace or a device. True: the site was turned back,
+ * its blocks are to be translated anew, *gpa is where it is. */
 bool site_callout_done(uint32_t index, bool needed, uint64_t *gpa);
 /* The bytes were overwritten. */
 void site_forget(uint64_t gpa, unsigned len);
@@ -53,16 +72,12 @@ uint64_t site_count(void);
 /* ------------------------------------------------------------------ callouts; indices into cpu_hot.callouts
  */
 enum callout {
-	CO_INTERP, /* interpret the instruction at eip; arg: its length | class << 8 (enum insn_class), and for
-		      a SITE_CALLOUT site index << 16 | CO_ARG_SITE */
-	CO_LIGHT,  /* the same for an instruction that has nothing to do with the FPU or devices */
+	CO_INTERP, /* interpret the instruction at eip; arg: its length | class << 8 (enum insn_class), and
+		      for a SITE_CALLOUT site index << 16 | CO_ARG_SITE */
+	CO_DEVICE, /* the same for an instruction that has nothing to do with the FPU */
+	CO_LIGHT,  /* the same for one that has nothing to do with devices either */
+	CO_ACCESS, /* the same for one that changes nothing but memory and general registers */
 	CO_STI,	   /* IF was just set and a request is pending; arg: length */
-	CO_INT,	   /* int n; arg: length | vector << 8 */
-	CO_IRET,
-	CO_SYSENTER,
-	CO_SYSEXIT,
-	CO_SEG,	  /* load a segment register; arg: see CO_SEG_ARG */
-	CO_STORE, /* a store that traps; arg: length */
 	CO_COUNT
 };
 
@@ -115,7 +130,7 @@ extern void (*translate_log_line)(const char *line);
 int bt_enter(struct vcpu *c);
 extern const char bt_go_exit[], bt_go_miss[], bt_go_ret_miss[], bt_go_leave[], bt_go_ret_leave[],
 	bt_go_fault[];
-extern const char bt_go_callout[], bt_go_callout_light[];
+extern const char bt_go_callout[], bt_go_callout_light[], bt_go_callout_device[];
 extern const char bt_tail_start[], bt_tail_end[], bt_tail_on_start[], bt_tail_on_end[];
 extern const char bt_tail_jump_start[], bt_tail_jump_end[];
 

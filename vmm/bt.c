@@ -17,7 +17,7 @@ static bool have_fsgsbase;
 
 /* ------------------------------------------------------------------ spaces */
 
-static void set_gs_base(struct bt *bt, uint64_t base)
+static inline void set_gs_base(struct bt *bt, uint64_t base)
 {
 	if (bt->gs_base == base)
 		return;
@@ -28,42 +28,43 @@ static void set_gs_base(struct bt *bt, uint64_t base)
 		syscall(SYS_arch_prctl, ARCH_SET_GS, base);
 }
 
-static void sync_segments(struct vcpu *c)
+static __attribute__((noinline)) void take_segment(struct bt *bt, unsigned s)
 {
+	static const uint32_t mode_bit[6] = {[DS] = MODE_NF_DS, [ES] = MODE_NF_ES, [SS] = MODE_NF_SS};
+	struct vcpu *c = bt->c;
+	const struct seg *g = &c->seg[s];
+	bool easy = g->limit == 0xffffffffu &&
+		    (g->attr & (SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_DC)) == (SEG_P | SEG_S | SEG_RW);
+
+	bt->seen[s] = *g;
+	c->hot.seg_base[s] = g->base;
+	c->hot.seg_poison[s] = easy ? 0 : 1ull << 32;
+	bt->not_flat = (bt->not_flat & ~mode_bit[s]) | (cpu_seg_flat(g) ? 0 : mode_bit[s]);
+}
+
+static inline void sync_segments(struct bt *bt)
+{
+	const struct vcpu *c = bt->c;
+
 	for (unsigned s = 0; s < 6; s++) {
-		const struct seg *g = &c->seg[s];
-		bool easy =
-			g->limit == 0xffffffffu &&
-			(g->attr & (SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_DC)) == (SEG_P | SEG_S | SEG_RW);
-		c->hot.seg_base[s] = g->base;
-		c->hot.seg_poison[s] = easy ? 0 : 1ull << 32;
+		const struct seg *g = &c->seg[s], *old = &bt->seen[s];
+
+		/* CS is flat in all translated code; of the others selector and DPL don't matter. */
+		if (s != CS && (g->base != old->base || g->limit != old->limit ||
+				((g->attr ^ old->attr) & (SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_DC))))
+			take_segment(bt, s);
 	}
 }
 
-static bool space_is(const struct space *s, uint32_t window, uint32_t mode)
+static inline bool space_is(const struct space *s, uint32_t window, uint32_t mode)
 {
 	return s && s->used && s->window_id == window && s->mode == mode;
 }
 
-void bt_sync_space(struct bt *bt)
+static __attribute__((noinline)) void change_space(struct bt *bt, uint32_t id, uint32_t mode, bool user)
 {
 	struct vcpu *c = bt->c;
-	struct mem *mem = c->mem;
-	bool user = c->cpl == 3;
-	struct window *wu = mem_window_user(mem), *ws = mem_window_super(mem);
 
-	/* The page that the guest has just made for its user: now is when mapping it saves a fault. */
-	if (user && *mem_pending(mem))
-		mem_map_pending(mem);
-	uint32_t id = mem_window_id(user ? wu : ws), mode = translate_mode(c);
-
-	sync_segments(c);
-	c->hot.user_base = mem_window_base(wu);
-	c->hot.super_base = mem_window_base(ws);
-	c->hot.slot_bases = (uint64_t)(uintptr_t)mem_slot_bases(mem);
-	set_gs_base(bt, user ? c->hot.user_base : c->hot.super_base);
-	if (space_is(bt->cur, id, mode))
-		return;
 	if (bt->cur)
 		bt->cur->ret_sp = c->hot.ret_sp;
 	struct space *s = bt->recent[user];
@@ -72,6 +73,26 @@ void bt_sync_space(struct bt *bt)
 	bt->recent[user] = bt->cur = s;
 	c->hot.ret_sp = s->ret_sp;
 	c->hot.table = (uint64_t)(uintptr_t)s->table;
+}
+
+void bt_sync_space(struct bt *bt)
+{
+	struct vcpu *c = bt->c;
+	const struct mem_view *v = bt->view;
+	bool user = c->cpl == 3;
+
+	/* The page that the guest has just made for its user: now is when mapping it saves a fault. */
+	if (user && v->pending)
+		mem_map_pending(c->mem);
+	sync_segments(bt);
+	uint32_t id = user ? v->user_id : v->super_id, mode = translate_mode_with(c, bt->not_flat);
+
+	c->hot.user_base = v->user_base;
+	c->hot.super_base = v->super_base;
+	c->hot.slot_bases = (uint64_t)(uintptr_t)v->slot_bases;
+	set_gs_base(bt, user ? v->user_base : v->super_base);
+	if (!space_is(bt->cur, id, mode))
+		change_space(bt, id, mode, user);
 }
 
 /* The return stacks of a space may have been emptied: take over the current one's pointer. */
@@ -428,7 +449,7 @@ static void execute(struct bt *bt)
 	uint64_t gen = 0;
 
 	bt_sync_space(bt);
-	bool sole = !mem_many_super(c->mem);
+	bool sole = !bt->view->many_super;
 	if (sole != bt->sole_super) {
 		flush(bt);
 		bt->sole_super = sole;
@@ -553,6 +574,9 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	}
 	bt->m = m;
 	bt->c = &m->vcpu;
+	bt->view = mem_view(m->mem);
+	for (unsigned s = 0; s < 6; s++)
+		take_segment(bt, s);
 	bt->sole_super = true;
 	translate_init();
 	cache_index_shift = translate_host.bmi2 ? 2 : 0;
@@ -577,6 +601,7 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	struct cpu_hot *h = &m->vcpu.hot;
 	h->go_callout = (uint64_t)(uintptr_t)bt_go_callout;
 	h->go_callout_light = (uint64_t)(uintptr_t)bt_go_callout_light;
+	h->go_callout_device = (uint64_t)(uintptr_t)bt_go_callout_device;
 	h->go_exit = (uint64_t)(uintptr_t)bt_go_exit;
 	h->on_exit = (uint64_t)(uintptr_t)bt_on_exit;
 	h->go_miss = (uint64_t)(uintptr_t)bt_go_miss;

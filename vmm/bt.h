@@ -52,8 +52,12 @@ struct bt {
 	struct space *cur;	 /* the space that hot.table and hot.ret_sp belong to */
 	struct space *recent[2]; /* last user and supervisor space */
 	uint64_t gs_base;	 /* what the host's gs base is set to */
-	bool sole_super;	 /* chains across pages are allowed in supervisor code */
-	uint64_t gen;		 /* counts up whenever blocks or mappings of code went away */
+	const struct mem_view *view;
+	struct seg
+		seen[6]; /* the segment registers that hot.seg_base, hot.seg_poison and not_flat stand for */
+	uint32_t not_flat; /* MODE_NF_* */
+	bool sole_super;   /* chains across pages are allowed in supervisor code */
+	uint64_t gen;	   /* counts up whenever blocks or mappings of code went away */
 	uint32_t stuck_eip, stuck_lin;
 	unsigned stuck;	       /* the same fault mapped again and again */
 	struct verify *verify; /* NULL unless asked for */
@@ -70,7 +74,8 @@ void bt_destroy(struct bt *bt);
 void bt_run(struct machine *m);
 
 /* ---- inside */
-void bt_sync_space(struct bt *bt); /* after anything that may have changed windows, CPL or mode */
+/* After anything that may have changed windows, CPL, mode or segments. */
+void bt_sync_space(struct bt *bt);
 struct block *bt_find_block(struct bt *bt,
 			    uint32_t eip); /* NULL: an exception is pending, or not translatable */
 bool bt_fault(struct bt *bt);

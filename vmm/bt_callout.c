@@ -13,7 +13,7 @@ static int go(struct bt *bt, uint32_t next, uint64_t gen)
 	uint32_t rq = atomic_load_explicit(&c->request, memory_order_relaxed);
 
 	if (c->halted || c->shadow || c->exc.pending || gen != bt->gen || (rq & ~REQ_IRQ) ||
-	    (rq & REQ_IRQ && c->iflag) || !translate_possible(c) || mem_many_super(c->mem) == bt->sole_super)
+	    (rq & REQ_IRQ && c->iflag) || !translate_possible(c) || bt->view->many_super == bt->sole_super)
 		return BT_GO_OUT;
 	const struct space *was = bt->cur;
 	uint64_t super = c->hot.super_base, user = c->hot.user_base;
@@ -43,7 +43,18 @@ static void site_done(struct bt *bt, uint32_t index, bool needed)
 	bt->st.turned_back++;
 }
 
-static int interp_one(struct vcpu *c, uint32_t arg)
+/* The same where windows, mode and privilege cannot have changed, if there was no exception. */
+static int go_access(struct bt *bt, uint32_t next, uint64_t gen)
+{
+	const struct vcpu *c = bt->c;
+
+	return c->eip == next && gen == bt->gen && !c->exc.pending &&
+			       !atomic_load_explicit(&c->request, memory_order_relaxed)
+		       ? BT_GO_ON
+		       : go(bt, next, gen);
+}
+
+static inline __attribute__((always_inline)) int interp_one(struct vcpu *c, uint32_t arg, bool access)
 {
 	struct bt *bt = c->bt;
 	uint32_t next = c->eip + (arg & 0xff);
@@ -60,14 +71,21 @@ static int interp_one(struct vcpu *c, uint32_t arg)
 	}
 	if (arg & CO_ARG_SITE)
 		site_done(bt, arg >> 16 & SITE_INDEX_MAX, watched_accesses(c) != watched);
-	return go(bt, next, gen);
+	return access ? go_access(bt, next, gen) : go(bt, next, gen);
 }
 
 static int co_interp(struct vcpu *c, uint32_t arg)
 {
 	c->bt->st.callouts[CO_INTERP]++;
 	bt_fpu_pointers(c->bt);
-	return interp_one(c, arg);
+	return interp_one(c, arg, false);
+}
+
+/* What of the guest's FPU state libc may touch has been put aside. */
+static int co_device(struct vcpu *c, uint32_t arg)
+{
+	c->bt->st.callouts[CO_DEVICE]++;
+	return interp_one(c, arg, false);
 }
 
 /* The guest's FPU state stays live meanwhile. */
@@ -75,7 +93,16 @@ static int co_light(struct vcpu *c, uint32_t arg)
 {
 	c->bt->st.callouts[CO_LIGHT]++;
 	cpu_fpu_live = true;
-	int r = interp_one(c, arg);
+	int r = interp_one(c, arg, false);
+	cpu_fpu_live = false;
+	return r;
+}
+
+static int co_access(struct vcpu *c, uint32_t arg)
+{
+	c->bt->st.callouts[CO_ACCESS]++;
+	cpu_fpu_live = true;
+	int r = interp_one(c, arg, true);
 	cpu_fpu_live = false;
 	return r;
 }
@@ -97,6 +124,8 @@ void bt_callouts_init(struct bt *bt)
 
 	for (unsigned i = 0; i < CPU_CALLOUTS; i++)
 		t[i] = (uint64_t)(uintptr_t)co_interp;
+	t[CO_DEVICE] = (uint64_t)(uintptr_t)co_device;
+	t[CO_ACCESS] = (uint64_t)(uintptr_t)co_access;
 	t[CO_LIGHT] = (uint64_t)(uintptr_t)co_light;
 	t[CO_STI] = (uint64_t)(uintptr_t)co_sti;
 }

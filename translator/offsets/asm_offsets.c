@@ -29,4 +29,5 @@ void asm_offsets(void)
 	OFFSET(V_EXIT_ARG, hot.exit_arg);
 	OFFSET(V_ON_EXIT, hot.on_exit);
 	OFFSET(V_CALLOUTS, hot.callouts);
+	OFFSET(V_XMM, hot.xmm);
 }

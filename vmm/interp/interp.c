@@ -130,6 +130,32 @@ static __attribute__((noinline)) struct cached *fetch_slow(struct vcpu *c, uint3
 	return e;
 }
 
+/* Whether e is the instruction at CS:EIP, whose bytes stand at p. The comparison may look up to 15 bytes
+ * beyond the page: not at the end of RAM. */
+static inline __attribute__((always_inline)) bool cached_matches(const struct vcpu *c, const struct cached *e,
+								 uint32_t lin, const uint8_t *p)
+{
+	return e->lin == lin && (lin & ~PAGE_MASK) <= PAGE_SIZE - 16 &&
+	       !(((load64(p) ^ e->word[0]) & e->mask[0]) | ((load64(p + 8) ^ e->word[1]) & e->mask[1])) &&
+	       e->code32 == cpu_code32(c) && e->mask[0] && c->eip <= c->seg[CS].limit &&
+	       c->seg[CS].limit - c->eip >= (uint32_t)e->i.len - 1;
+}
+
+/* The same after a TLB miss, which is all that happens to code that was here before a load of CR3. */
+static __attribute__((noinline)) struct cached *fetch_again(struct vcpu *c, uint32_t lin)
+{
+	struct cached *e = &cache[lin % CACHE_SIZE];
+	const uint8_t *p;
+	uint8_t byte;
+
+	if (e->lin != lin || c->eip > c->seg[CS].limit)
+		return fetch_slow(c, lin);
+	if (mem_read8(c, lin, &byte, ACC_EXEC | interp_acc(c)))
+		return NULL;
+	p = fetch_ptr(c, lin);
+	return p && cached_matches(c, e, lin, p) ? e : fetch_slow(c, lin);
+}
+
 /* The instruction at CS:EIP, or NULL with an exception recorded. */
 static inline __attribute__((always_inline)) struct cached *fetch(struct vcpu *c)
 {
@@ -137,13 +163,9 @@ static inline __attribute__((always_inline)) struct cached *fetch(struct vcpu *c
 	struct cached *e = &cache[lin % CACHE_SIZE];
 	const uint8_t *p = fetch_ptr(c, lin);
 
-	/* The comparison may look up to 15 bytes beyond the page: not at the end of RAM. */
-	if (likely(p && e->lin == lin && (lin & ~PAGE_MASK) <= PAGE_SIZE - 16 &&
-		   !(((load64(p) ^ e->word[0]) & e->mask[0]) | ((load64(p + 8) ^ e->word[1]) & e->mask[1])) &&
-		   e->code32 == cpu_code32(c) && e->mask[0] && c->eip <= c->seg[CS].limit &&
-		   c->seg[CS].limit - c->eip >= (uint32_t)e->i.len - 1))
-		return e;
-	return fetch_slow(c, lin);
+	if (unlikely(!p))
+		return fetch_again(c, lin);
+	return likely(cached_matches(c, e, lin, p)) ? e : fetch_slow(c, lin);
 }
 
 /* Nothing to forget: see the head of the file. */
