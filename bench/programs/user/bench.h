@@ -3,7 +3,7 @@
  *and under its peers.
  *
  *	bench list
- *	bench run [-t MILLISECONDS] NAME...	a name or a group (compute, os)
+ *	bench run [-1] [-t MILLISECONDS] NAME...	a name or a group (compute, os); -1: one run only
  *	bench time COMMAND [ARGUMENT...]	times a command, what it prints is dropped
  *	bench data BYTES			text that compresses about as text does, the same everywhere
  *
@@ -30,7 +30,7 @@ struct bench {
 	/* Does the operation n times; returns a checksum, which does not depend on anything but n. */
 	uint64_t (*run)(unsigned n);
 	void (*finish)(void); /* or NULL */
-	unsigned operations;  /* in each run; 0: as many as fill a few milliseconds, and no checksum */
+	unsigned operations;  /* in each run; 0: as many as fill a millisecond or two, and no checksum */
 };
 
 struct group {

@@ -504,15 +504,15 @@ static uint64_t parser(unsigned n)
 }
 
 const struct bench compute_code[] = {
-	{"integer", NULL, integer, NULL, 1000},
-	{"recursion", NULL, recursion, NULL, 50},
-	{"call_ret", NULL, call_ret, NULL, 1500},
-	{"indirect", NULL, indirect, NULL, 2000},
-	{"virtual_calls", virtual_prepare, virtual_calls, NULL, 500},
+	{"integer", NULL, integer, NULL, 600},
+	{"recursion", NULL, recursion, NULL, 60},
+	{"call_ret", NULL, call_ret, NULL, 300},
+	{"indirect", NULL, indirect, NULL, 600},
+	{"virtual_calls", virtual_prepare, virtual_calls, NULL, 40},
 	{"branches", NULL, branches, NULL, 200},
-	{"sort_callback", sort_prepare, sort_callback, NULL, 10},
-	{"bytecode", NULL, bytecode, NULL, 100},
-	{"regex", text_prepare, regex, NULL, 6},
-	{"parser", expression_prepare, parser, NULL, 40},
+	{"sort_callback", sort_prepare, sort_callback, NULL, 4},
+	{"bytecode", NULL, bytecode, NULL, 50},
+	{"regex", text_prepare, regex, NULL, 1},
+	{"parser", expression_prepare, parser, NULL, 50},
 	{0},
 };

@@ -133,13 +133,13 @@ static uint64_t fill_4m(unsigned n)
 }
 
 const struct bench compute_memory[] = {
-	{"chase_32k", chase_32k_prepare, chase, chase_finish, 1000000},
+	{"chase_32k", chase_32k_prepare, chase, chase_finish, 400000},
 	{"chase_8m", chase_8m_prepare, chase, chase_finish, 131072},
-	{"memcpy_64", copy_prepare, copy_64, copy_finish, 400000},
-	{"memcpy_4k", copy_prepare, copy_4k, copy_finish, 40000},
+	{"memcpy_64", copy_prepare, copy_64, copy_finish, 80000},
+	{"memcpy_4k", copy_prepare, copy_4k, copy_finish, 30000},
 	{"memcpy_4m", copy_prepare, copy_4m, copy_finish, 8},
-	{"memset_64", copy_prepare, fill_64, copy_finish, 400000},
-	{"memset_4k", copy_prepare, fill_4k, copy_finish, 60000},
-	{"memset_4m", copy_prepare, fill_4m, copy_finish, 10},
+	{"memset_64", copy_prepare, fill_64, copy_finish, 60000},
+	{"memset_4k", copy_prepare, fill_4k, copy_finish, 30000},
+	{"memset_4m", copy_prepare, fill_4m, copy_finish, 20},
 	{0},
 };

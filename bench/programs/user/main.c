@@ -11,7 +11,7 @@
 
 #define MIN_RUNS 3u
 #define MAX_RUNS 500u
-#define RUN_NS	 4000000u /* what a run takes whose operations are not fixed */
+#define RUN_NS	 1500000u /* what a run takes whose operations are not fixed */
 
 const char *bench_path;
 
@@ -21,6 +21,7 @@ static const struct group groups[] = {
 };
 
 static unsigned budget_ms = 250;
+static bool once; /* the first run is all */
 
 void bench_fail(const char *format, ...)
 {
@@ -105,16 +106,20 @@ static void measure(const struct bench *b)
 	if (b->prepare)
 		b->prepare();
 	first = sample(b, n ? n : 1);
-	if (!n)
+	if (once) {
+		n = n ? n : 1;
+		ns[runs++] = first.ns;
+		cycles = first.cycles;
+	} else if (!n)
 		n = calibrate(b);
-	for (end = now() + budget_ms * 1000000ull; runs < MAX_RUNS && (runs < MIN_RUNS || now() < end);
-	     runs++) {
+	end = now() + budget_ms * 1000000ull;
+	while (!once && runs < MAX_RUNS && (runs < MIN_RUNS || now() < end)) {
 		struct sample s = sample(b, n);
 
 		if (b->operations && s.sum != first.sum)
 			bench_fail("%s: checksum %016llx, then %016llx", b->name,
 				   (unsigned long long)first.sum, (unsigned long long)s.sum);
-		ns[runs] = s.ns;
+		ns[runs++] = s.ns;
 		cycles = s.cycles < cycles ? s.cycles : cycles;
 	}
 	if (b->finish)
@@ -159,6 +164,8 @@ static int run(int count, char **names)
 	for (int i = 0; i < count; i++) {
 		if (!strcmp(names[i], "-t") && i + 1 < count)
 			budget_ms = (unsigned)atoi(names[++i]);
+		else if (!strcmp(names[i], "-1"))
+			once = true;
 		else if (!run_named(names[i]))
 			bench_fail("there is no benchmark '%s'", names[i]);
 	}
@@ -222,6 +229,7 @@ int main(int count, char **words)
 		return time_command(words + 2);
 	if (count > 2 && !strcmp(words[1], "data"))
 		return data(strtoul(words[2], NULL, 0));
-	fputs("usage: bench list | run [-t MILLISECONDS] NAME... | time COMMAND... | data BYTES\n", stderr);
+	fputs("usage: bench list | run [-1] [-t MILLISECONDS] NAME... | time COMMAND... | data BYTES\n",
+	      stderr);
 	return 2;
 }
