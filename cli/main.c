@@ -133,6 +133,20 @@ static int run(const struct options *o)
 	return status;
 }
 
+/* -accel help: one line each, what it is or why it cannot be had. */
+static void print_accelerators(FILE *out)
+{
+	char text[ERR_LEN];
+
+	fputs("bt      binary translation\n"
+	      "interp  interpreter\n",
+	      out);
+	if (kvm_describe(text, sizeof text))
+		fprintf(out, "kvm     %s\n", text);
+	else
+		fprintf(out, "kvm     not available: %s\n", text);
+}
+
 int main(int argc, char **argv)
 {
 	struct options o;
@@ -148,7 +162,9 @@ int main(int argc, char **argv)
 		options_print_version(stdout);
 	else if (o.log_help)
 		options_print_log_categories(stdout);
-	if (o.help || o.version || o.log_help)
+	else if (o.accel_help)
+		print_accelerators(stdout);
+	if (o.help || o.version || o.log_help || o.accel_help)
 		return fflush(stdout) ? EXIT_USAGE : EXIT_POWEROFF;
 	return run(&o);
 }

@@ -138,6 +138,19 @@ static void info_traces(FILE *out)
 	copy_lines(out, mem_dump_traces);
 }
 
+static void info_kvm(FILE *out)
+{
+	char text[200];
+
+	if (machine_cfg(mon.m)->accel != ACCEL_KVM) {
+		fputs("kvm is not in use" EOL, out);
+		return;
+	}
+	machine_describe_accel(mon.m, text, sizeof text);
+	fprintf(out, "%s" EOL, text);
+	info_counters(out, false, "kvm");
+}
+
 static void cmd_info(FILE *out, char *args)
 {
 	static const struct {
@@ -146,7 +159,8 @@ static void cmd_info(FILE *out, char *args)
 	} what[] = {{"registers", info_registers},
 		    {"cache", info_cache},
 		    {"windows", info_windows},
-		    {"traces", info_traces}};
+		    {"traces", info_traces},
+		    {"kvm", info_kvm}};
 
 	for (unsigned i = 0; i < sizeof what / sizeof what[0]; i++)
 		if (!strcmp(args, what[i].name)) {
@@ -155,7 +169,7 @@ static void cmd_info(FILE *out, char *args)
 			resume_guest();
 			return;
 		}
-	fputs("info registers|cache|windows|traces" EOL, out);
+	fputs("info registers|cache|windows|traces|kvm" EOL, out);
 }
 
 /* ------------------------------------------------------------------ x and xp */
@@ -425,7 +439,7 @@ static const struct command {
 	void (*fn)(FILE *out, char *args);
 	const char *usage, *help;
 } commands[] = {
-	{"info", cmd_info, "info registers|cache|windows|traces",
+	{"info", cmd_info, "info registers|cache|windows|traces|kvm",
 	 "show the CPU, or counters and what they count"},
 	{"x", cmd_x, "x /FMT ADDRESS", "show memory at a linear address: x/8xw $esp, x/5i $eip"},
 	{"xp", cmd_xp, "xp /FMT ADDRESS", "the same at a physical address"},

@@ -115,9 +115,11 @@ static int set_accel(struct options *o, const struct option_row *row, const char
 	else if (!strcmp(value, "interp"))
 		o->machine.accel = ACCEL_INTERP;
 	else if (!strcmp(value, "kvm"))
-		return FAIL("-accel kvm is not in this version: use bt or interp");
+		o->machine.accel = ACCEL_KVM;
+	else if (!strcmp(value, "help"))
+		o->accel_help = true;
 	else
-		return FAIL("-accel '%s' is not known: bt or interp", value);
+		return FAIL("-accel '%s' is not known: bt, interp or kvm", value);
 	return 0;
 }
 
@@ -238,7 +240,8 @@ static const struct option_row option_table[] = {
 	 "guest memory in MiB, or with suffix K, M or G; 4 MiB to 3 GiB, default 128"},
 	{"cpu", TAKES_VALUE, "MODEL", set_cpu, 0, "486, pentium, pentium3 or max (default: max)"},
 	{"accel", TAKES_VALUE, "NAME", set_accel, 0,
-	 "bt: binary translation (default); interp: interpreter only, slow and simple"},
+	 "bt: binary translation (default); interp: interpreter only, slow and simple; kvm: /dev/kvm, for "
+	 "comparison; help: say what this host has"},
 	{"nographic", TAKES_NOTHING, NULL, set_flag, AT(nographic),
 	 "no display: accepted for QEMU's sake, bt86 never has one"},
 	{"serial", TAKES_VALUE, "WHERE", add_serial, 0,
@@ -323,7 +326,7 @@ int options_parse(struct options *o, int argc, char **argv, char *err, size_t er
 	for (int i = 1; i < argc; i++) {
 		if (parse_one(o, argc, argv, &i, err, errlen))
 			return -1;
-		if (o->help || o->version || o->log_help)
+		if (o->help || o->version || o->log_help || o->accel_help)
 			return 0;
 	}
 	return check_together(o, err, errlen);
@@ -422,7 +425,7 @@ void options_print_help(FILE *out)
 	options_print_log_categories(out);
 	fputs("\nKeys, when the console is a terminal:\n", out);
 	options_print_keys(out, "\n");
-	fputs("\nMonitor commands: info registers|cache|windows|traces, x /FMT ADDRESS,\n"
+	fputs("\nMonitor commands: info registers|cache|windows|traces|kvm, x /FMT ADDRESS,\n"
 	      "  xp /FMT ADDRESS, stop, cont, quit, help\n",
 	      out);
 	fputs("\nExit status:\n", out);

@@ -25,7 +25,7 @@ struct options {
 	const char *stats_file; /* NULL: stderr */
 	const char *symbols;
 	bool nographic;
-	bool help, version, log_help; /* print it and leave */
+	bool help, version, log_help, accel_help; /* print it and leave */
 };
 
 /* Fills o from argv. -d takes effect at once (log_mask). 0, or -1 with one line in err. Parsing stops at the

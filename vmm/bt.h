@@ -107,7 +107,12 @@ void run_triple_fault(struct machine *m);
 bool run_requests(struct machine *m);
 /* Delivers a pending exception or an acceptable interrupt. */
 void run_events(struct machine *m);
-/* Installs the seccomp filter. 0, or -1 with err. */
-int sandbox_enter(char *err, size_t errlen);
+/* Installs the seccomp filter. extra: ioctls that are allowed on one descriptor more, or NULL. 0, or -1 with err. */
+struct sandbox_extra {
+	int fd;
+	const unsigned long *requests;
+	unsigned n;
+};
+int sandbox_enter(const struct sandbox_extra *extra, char *err, size_t errlen);
 
 #endif

@@ -106,6 +106,7 @@ static const struct cache_row {
 };
 
 static uint32_t host_leaf1_ecx, host_leaf7_ebx, host_ext7_edx;
+static uint32_t allowed_leaf1_edx, allowed_ext1_edx; /* all, unless an accelerator has less */
 
 static const struct cpu_model *model_find(const char *name)
 {
@@ -125,12 +126,21 @@ void cpuid_init(struct machine *m, const char *model)
 	unsigned a, b, c, d;
 
 	m->model = model_find(model);
+	allowed_leaf1_edx = allowed_ext1_edx = ~0u;
 	if (__get_cpuid(1, &a, &b, &c, &d))
 		host_leaf1_ecx = c;
 	if (__get_cpuid_count(7, 0, &a, &b, &c, &d))
 		host_leaf7_ebx = b;
 	if (__get_cpuid(0x80000007, &a, &b, &c, &d))
 		host_ext7_edx = d;
+}
+
+void cpuid_restrict(uint32_t leaf1_ecx, uint32_t leaf1_edx, uint32_t leaf7_ebx, uint32_t ext1_edx)
+{
+	host_leaf1_ecx &= leaf1_ecx;
+	host_leaf7_ebx &= leaf7_ebx;
+	allowed_leaf1_edx &= leaf1_edx;
+	allowed_ext1_edx &= ext1_edx;
 }
 
 void cpuid_set_counters(struct machine *m, unsigned (*fn)(void *opaque, uint64_t *out, unsigned max),
@@ -153,7 +163,7 @@ static void leaf_basic(const struct vcpu *c, const struct cpu_model *model, uint
 	out[0] = model->signature;
 	out[1] = model->features & F_CLFLUSH ? 8u << 8 : 0; /* line of 8 quadwords; APIC ID 0 */
 	out[2] = (model->host_ecx & host_leaf1_ecx) | F_HYPERVISOR;
-	out[3] = model->features;
+	out[3] = model->features & allowed_leaf1_edx;
 	if (!(c->apic_base & 0x800))
 		out[3] &= ~F_APIC;
 }
@@ -177,7 +187,7 @@ static void leaf_extended(const struct cpu_model *model, uint32_t leaf, uint32_t
 		out[0] = model->max_ext_leaf;
 		break;
 	case 0x80000001:
-		out[3] = model->nx ? F_NX : 0;
+		out[3] = model->nx ? F_NX & allowed_ext1_edx : 0;
 		break;
 	case 0x80000002 ... 0x80000004:
 		for (size_t i = 0; model->brand[i]; i++)
@@ -266,12 +276,12 @@ void cpuid_query(const struct vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t
 
 bool cpuid_has_nx(const struct vcpu *c)
 {
-	return c->machine->model->nx;
+	return c->machine->model->nx && allowed_ext1_edx & F_NX;
 }
 
 bool cpuid_has_features(const struct vcpu *c, uint32_t edx)
 {
-	return (c->machine->model->features & edx) == edx;
+	return (c->machine->model->features & allowed_leaf1_edx & edx) == edx;
 }
 
 uint32_t cpuid_cr4_allowed(const struct vcpu *c)

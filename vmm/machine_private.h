@@ -131,6 +131,7 @@ struct machine {
 	uint32_t fd_generation;
 
 	void (*accel_free)(struct machine *m); /* the accelerator's state, NULL if it has none */
+	struct kvm_accel *kvm;		       /* under -accel kvm, else NULL */
 
 	/* ---- CPUID and MSRs ---- */
 	const struct cpu_model *model;
@@ -176,6 +177,9 @@ void clock_run_timers(struct machine *m);
 /* ---- identity (cpuid.c) ---- */
 /* All of these bits of leaf 1 EDX are the model's (whether or not the APIC bit shows at the moment). */
 bool cpuid_has_features(const struct vcpu *c, uint32_t edx);
+
+/* Models offer no more than these bits of leaf 1 ECX and EDX, leaf 7 EBX and leaf 80000001 EDX. Before the guest runs. */
+void cpuid_restrict(uint32_t leaf1_ecx, uint32_t leaf1_edx, uint32_t leaf7_ebx, uint32_t ext1_edx);
 
 /* ---- event loop (evloop.c) ---- */
 int evloop_init(struct machine *m); /* 0 or -errno */

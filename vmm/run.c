@@ -1,5 +1,6 @@
 /* run.c - the vCPU thread: what every accelerator's loop shares, and the loop of -accel interp. */
 #include "vmm/bt.h"
+#include "vmm/kvm.h"
 #include "vmm/interp/hostunit.h"
 
 #include <signal.h>
@@ -176,12 +177,56 @@ static unsigned guest_counters(void *opaque, uint64_t *out, unsigned max)
 
 unsigned machine_stats(struct machine *m, struct stat_row *rows, unsigned max)
 {
+	if (m->kvm)
+		return kvm_stat_rows(m->kvm, rows, max);
 	return m->vcpu.bt ? bt_stat_rows(m->vcpu.bt, rows, max) : 0;
+}
+
+void machine_describe_accel(struct machine *m, char *text, size_t len)
+{
+	if (m->kvm)
+		kvm_backing_describe(&m->kvm->backing, text, len);
+	else
+		snprintf(text, len, "%s", m->vcpu.bt ? "binary translation" : "interpreter");
 }
 
 static void free_bt(struct machine *m)
 {
 	bt_destroy(m->vcpu.bt);
+}
+
+static void free_kvm(struct machine *m)
+{
+	kvm_destroy(m->kvm);
+}
+
+/* What the accelerator needs before the sandbox closes. The interpreter serves all of them. */
+static int create_accel(struct machine *m, char *err, size_t errlen)
+{
+	if (m->cfg.accel == ACCEL_BT) {
+		m->vcpu.bt = bt_create(m, err, errlen);
+		if (!m->vcpu.bt)
+			return -1;
+		m->accel_free = free_bt;
+	} else if (m->cfg.accel == ACCEL_KVM) {
+		m->kvm = kvm_create(m, err, errlen);
+		if (!m->kvm)
+			return -1;
+		m->accel_free = free_kvm;
+		machine_describe_accel(m, err, errlen);
+		fprintf(stderr, "bt86: kvm: %s\n", err);
+	}
+	return interp_init(err, errlen);
+}
+
+static int enter_sandbox(struct machine *m, char *err, size_t errlen)
+{
+	struct sandbox_extra extra;
+
+	if (!m->kvm)
+		return sandbox_enter(NULL, err, errlen);
+	extra = kvm_sandbox(m->kvm);
+	return sandbox_enter(&extra, err, errlen);
 }
 
 int machine_run(struct machine *m)
@@ -191,16 +236,8 @@ int machine_run(struct machine *m)
 
 	signal(VCPU_KICK_SIG, ignore);
 	mem_set_ops(m->mem, &ops, m);
-	if (m->cfg.accel == ACCEL_BT) {
-		c->bt = bt_create(m, err, sizeof err);
-		if (!c->bt) {
-			fprintf(stderr, "bt86: %s\n", err);
-			return EXIT_INTERNAL;
-		}
-		m->accel_free = free_bt;
-	}
-	if (interp_init(err, sizeof err) < 0) {
-		fprintf(stderr, "bt86: %s\n", err);
+	if (create_accel(m, err, sizeof err) < 0) {
+		fprintf(stderr, "bt86: %s%s\n", m->cfg.accel == ACCEL_KVM ? "-accel kvm: " : "", err);
 		return EXIT_INTERNAL;
 	}
 	fpu_ferr_hook = raise_irq13;
@@ -214,11 +251,13 @@ int machine_run(struct machine *m)
 		fprintf(stderr, "bt86: cannot start the event loop: %s\n", strerror(-rc));
 		return EXIT_INTERNAL;
 	}
-	if (sandbox_enter(err, sizeof err) < 0) {
+	if (enter_sandbox(m, err, sizeof err) < 0) {
 		fprintf(stderr, "bt86: %s\n", err);
 		machine_poweroff(m, EXIT_INTERNAL);
 	}
-	if (c->bt)
+	if (m->kvm)
+		kvm_loop(m);
+	else if (c->bt)
 		bt_run(m);
 	else
 		interp_loop(m);

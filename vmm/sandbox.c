@@ -93,7 +93,7 @@ static void on_violation(int sig, siginfo_t *si, void *ctx)
 	_exit(EXIT_INTERNAL);
 }
 
-int sandbox_enter(char *err, size_t errlen)
+int sandbox_enter(const struct sandbox_extra *extra, char *err, size_t errlen)
 {
 	scmp_filter_ctx f = seccomp_init(SCMP_ACT_TRAP);
 	struct sigaction sa = {.sa_sigaction = on_violation, .sa_flags = SA_SIGINFO | SA_ONSTACK};
@@ -104,6 +104,10 @@ int sandbox_enter(char *err, size_t errlen)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, allowed[i], 0);
 	for (size_t i = 0; !rc && i < sizeof ioctls / sizeof ioctls[0]; i++)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, ioctls[i]));
+	for (size_t i = 0; !rc && extra && i < extra->n; i++)
+		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 2,
+				      SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)extra->fd),
+				      SCMP_A1(SCMP_CMP_EQ, extra->requests[i]));
 	if (!rc)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
 				      SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));

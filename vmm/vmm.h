@@ -55,6 +55,11 @@ void machine_destroy(struct machine *m);
  * thread is started and joined. Returns the process exit status. */
 int machine_run(struct machine *m);
 
+/* What executes the guest's instructions, in one line; under kvm, what stands behind /dev/kvm. Once the guest runs. */
+void machine_describe_accel(struct machine *m, char *text, size_t len);
+/* What stands behind /dev/kvm on this host, in one line; false, with the reason, if -accel kvm cannot run. */
+bool kvm_describe(char *text, size_t len);
+
 /* Called at machine reset (0xcf9, keyboard controller, triple fault, monitor): devices return to power-on state;
  * boot reloads the guest and sets the vCPU's entry state. Callbacks run in the order of registration. */
 void machine_on_reset(struct machine *m, void (*fn)(void *opaque), void *opaque);
