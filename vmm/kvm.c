@@ -210,13 +210,18 @@ static void handle_exit(struct kvm_accel *k)
 
 /* ------------------------------------------------------------------ a KVM without 32-bit paging */
 
-/* The address of the next instruction, paging being off. */
-static uint32_t next_address(struct kvm_accel *k)
+/* The linear address of the next instruction, and whether it runs outside CPL 0. */
+static uint32_t next_address(struct kvm_accel *k, bool *outside)
 {
-	if (!k->synced && k->have_sync_regs)
-		return (uint32_t)(k->run->s.regs.sregs.cs.base + k->run->s.regs.regs.rip);
+	const struct kvm_sregs *s = &k->run->s.regs.sregs;
+
+	if (!k->synced && k->have_sync_regs) {
+		*outside = s->cr0 & CR0_PE && (s->ss.dpl || k->run->s.regs.regs.rflags & FL_VM);
+		return (uint32_t)(s->cs.base + k->run->s.regs.regs.rip);
+	}
 	complete(k);
 	kvm_fetch(k);
+	*outside = k->c->cpl != 0;
 	return k->c->seg[CS].base + k->c->eip;
 }
 
@@ -226,12 +231,15 @@ static bool is_prefix(uint8_t b)
 	       b == 0x36 || b == 0x3e || b == 0x64 || b == 0x65;
 }
 
-/* The next instruction is POPF, MOV to CR0 or MOV to a debug register. */
+/* The next instruction is POPF, MOV to CR0 or MOV to a debug register, or is not at CPL 0. */
 static bool keep_from_kvm(struct kvm_accel *k)
 {
-	uint32_t at = next_address(k);
+	bool outside;
+	uint32_t at = next_address(k, &outside);
 	uint8_t b[4];
 
+	if (outside)
+		return true;
 	mem_phys_read(k->m->mem, at, b, 1);
 	for (unsigned n = 0; is_prefix(b[0]) && n < 14; n++)
 		mem_phys_read(k->m->mem, ++at, b, 1);
@@ -252,6 +260,8 @@ static uint64_t *interpreted(struct kvm_accel *k)
 		return NULL;
 	if (cpu_paging(c))
 		return &k->st.interp_paging;
+	if (c->cpl != 0)
+		return &k->st.interp_cpl;
 	return c->sysflags & FL_TF || c->dr[7] & 0xff ? &k->st.interp_debug : NULL;
 }
 

@@ -53,7 +53,7 @@ struct kvm_stats {
 	uint64_t injected;	 /* interrupts through KVM_INTERRUPT */
 	uint64_t emulation_steps; /* instructions that KVM gave up on */
 	uint64_t kept_steps;	  /* MOVs to CR0 and the like, kept from a KVM without 32-bit paging */
-	uint64_t interp_paging, interp_debug, interp_a20; /* instructions interpreted, by reason */
+	uint64_t interp_paging, interp_cpl, interp_debug, interp_a20; /* instructions interpreted, by reason */
 	uint64_t single_steps;
 	uint64_t pio, mmio, msr; /* accesses that came to the buses and the MSR table */
 	uint64_t fetches, pushes;

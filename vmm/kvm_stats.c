@@ -37,6 +37,7 @@ unsigned kvm_stat_rows(const struct kvm_accel *k, struct stat_row *rows, unsigne
 		{"kvm", "interpreted: emulation failures", s->emulation_steps},
 		{"kvm", "interpreted: kept from KVM", s->kept_steps},
 		{"kvm", "interpreted: paging is on", s->interp_paging},
+		{"kvm", "interpreted: not at CPL 0", s->interp_cpl},
 		{"kvm", "interpreted: TF or breakpoints", s->interp_debug},
 		{"kvm", "interpreted: A20 is off", s->interp_a20},
 		{"kvm", "TSC cycles, run", __builtin_ia32_rdtsc() - s->tsc_start},
