@@ -165,6 +165,19 @@ static void exit_internal_error(struct kvm_accel *k)
 	interpret_one(k);
 }
 
+/* With the IDT hidden from KVM every exception ends here, the registers still those before the instruction: the
+ * interpreter raises it again and delivers it, or finds that the guest is done for. */
+static void exit_shutdown(struct kvm_accel *k)
+{
+	if (k->backing.paging32) {
+		kvm_fetch(k);
+		run_triple_fault(k->m);
+		return;
+	}
+	k->st.exception_steps++;
+	interpret_one(k);
+}
+
 static void handle_exit(struct kvm_accel *k)
 {
 	uint32_t reason = k->run->exit_reason;
@@ -188,8 +201,7 @@ static void handle_exit(struct kvm_accel *k)
 		exit_internal_error(k);
 		break;
 	case KVM_EXIT_SHUTDOWN:
-		kvm_fetch(k);
-		run_triple_fault(k->m);
+		exit_shutdown(k);
 		break;
 	case KVM_EXIT_FAIL_ENTRY:
 		end_run(k, "the CPU refuses the guest's state, reason",
@@ -231,7 +243,26 @@ static bool is_prefix(uint8_t b)
 	       b == 0x36 || b == 0x3e || b == 0x64 || b == 0x65;
 }
 
-/* The next instruction is POPF, MOV to CR0 or MOV to a debug register, or is not at CPL 0. */
+/* The second byte of an instruction that begins with 0F, and its ModRM byte. */
+static bool keep_two_byte(uint8_t op, uint8_t modrm)
+{
+	unsigned reg = modrm >> 3 & 7;
+
+	switch (op) {
+	case 0x01: /* SIDT, LIDT, LMSW */
+		return reg == 1 || reg == 3 || reg == 6;
+	case 0x22: /* MOV to CR0 */
+		return reg == 0;
+	case 0x21: /* MOV from a debug register: DR7.GD */
+	case 0x23: /* MOV to one */
+	case 0x31: /* RDTSC: kvm-pvm's is the host's, whatever offset it is told */
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* The next instruction is one that would go wrong without notice (kvm.h). */
 static bool keep_from_kvm(struct kvm_accel *k)
 {
 	bool outside;
@@ -244,9 +275,9 @@ static bool keep_from_kvm(struct kvm_accel *k)
 	for (unsigned n = 0; is_prefix(b[0]) && n < 14; n++)
 		mem_phys_read(k->m->mem, ++at, b, 1);
 	if (b[0] != 0x0f)
-		return b[0] == 0x9d;
+		return b[0] == 0x9d || b[0] == 0xcd; /* POPF, INT n */
 	mem_phys_read(k->m->mem, at + 1, b, 2);
-	return b[0] == 0x23 || (b[0] == 0x22 && (b[1] >> 3 & 7) == 0);
+	return keep_two_byte(b[0], b[1]);
 }
 
 /* Where the interpreter's instructions are counted while it has to run, or NULL. */
@@ -280,21 +311,30 @@ static void interpret(struct kvm_accel *k, uint64_t *count)
 
 /* ------------------------------------------------------------------ the loop */
 
-static void inject(struct kvm_accel *k)
+/* Has the CPU take an interrupt, if one is there and it would. True if it was the interpreter that delivered it. */
+static bool inject(struct kvm_accel *k)
 {
+	const struct vcpu *c = k->c;
+	bool ready = k->dirty ? c->iflag && !c->shadow : k->may_inject;
 	struct kvm_interrupt irq;
 
+	if (!(atomic_load(&c->request) & REQ_IRQ) || !ready)
+		return false;
+	if (!k->backing.paging32) {
+		take_over(k);
+		run_events(k->m);
+		return true;
+	}
 	kvm_push(k);
-	if (!(atomic_load(&k->c->request) & REQ_IRQ) || !k->may_inject)
-		return;
 	int vector = intr_ack(k->m);
 	if (vector < 0)
-		return;
+		return false;
 	irq.irq = (uint32_t)vector;
 	k->may_inject = k->c->halted = false;
 	k->st.injected++;
 	if (ioctl(k->cpu_fd, KVM_INTERRUPT, &irq) < 0)
 		kvm_failed(k, "KVM_INTERRUPT");
+	return false;
 }
 
 static void enter(struct kvm_accel *k)
@@ -306,13 +346,15 @@ static void enter(struct kvm_accel *k)
 		run_events(m);
 		return;
 	}
+	if (inject(k))
+		return;
 	if (!k->backing.paging32 && keep_from_kvm(k)) {
 		k->st.kept_steps++;
 		interpret_one(k);
 		return;
 	}
+	kvm_push(k);
 	kvm_push_msrs(k);
-	inject(k);
 	k->run->request_interrupt_window = !!(atomic_load(&c->request) & REQ_IRQ);
 	k->run->immediate_exit = 0;
 	atomic_store(&m->vcpu_in_guest, true);

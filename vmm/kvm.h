@@ -16,10 +16,18 @@
  *   - an instruction that KVM's emulator gives up on (KVM_EXIT_INTERNAL_ERROR, KVM_INTERNAL_ERROR_EMULATION): one
  *     interpreted step. With VT-x or SVM that is next to never;
  *   - everything while A20 is off, which KVM does not know;
- *   - everything while paging is on, if this KVM has no 32-bit paging (kvm_backing.paging32 tells). Such a KVM answers
- *     a MOV to CR0 that sets PG with a #GP in the guest and no exit, so the guest is single-stepped and each MOV to
- *     CR0 is interpreted. KVM's single-stepping hides the guest's own, and its emulator knows no data breakpoints: so
- *     are POPF, MOV to debug registers, and everything while TF or a breakpoint is set.
+ *   - everything while paging is on, if this KVM has no 32-bit paging (kvm_backing.paging32 tells). That is a
+ *     software KVM, and there is more that it does wrong without a word (measured with kvm-pvm), so that the guest is
+ *     single-stepped and the next instruction looked at. Interpreted are:
+ *       MOV to CR0 and LMSW        setting PG raises #GP in the guest
+ *       what raises an exception   no task gates. KVM sees an empty IDT, the exception becomes KVM_EXIT_SHUTDOWN with
+ *                                  the registers as they were; hence SIDT and LIDT too, and interrupts are delivered
+ *       POPF; all while TF is set  our single-stepping hides the guest's own
+ *       MOV to or from DR0-7; all  its emulator has neither data breakpoints nor DR7.GD
+ *       while a breakpoint is set
+ *       INT n                      ignores the limit of the real-mode vector table
+ *       RDTSC                      the TSC's offset is accepted and ignored
+ *       all outside CPL 0          what the emulator cannot do becomes #UD there
  */
 #ifndef BT86_VMM_KVM_H
 #define BT86_VMM_KVM_H
@@ -52,6 +60,7 @@ struct kvm_stats {
 	uint64_t entries, interrupted, exits[KVM_EXIT_REASONS];
 	uint64_t injected;	 /* interrupts through KVM_INTERRUPT */
 	uint64_t emulation_steps; /* instructions that KVM gave up on */
+	uint64_t exception_steps; /* instructions that raised one in a KVM without 32-bit paging */
 	uint64_t kept_steps;	  /* MOVs to CR0 and the like, kept from a KVM without 32-bit paging */
 	uint64_t interp_paging, interp_cpl, interp_debug, interp_a20; /* instructions interpreted, by reason */
 	uint64_t single_steps;

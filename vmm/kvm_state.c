@@ -73,7 +73,6 @@ static void take_sregs(struct vcpu *c, const struct kvm_sregs2 *s)
 	c->ldtr = seg_from_kvm(&s->ldt);
 	c->tr = seg_from_kvm(&s->tr);
 	c->gdtr = (struct table_reg){(uint32_t)s->gdt.base, s->gdt.limit};
-	c->idtr = (struct table_reg){(uint32_t)s->idt.base, s->idt.limit};
 	c->cr0 = (uint32_t)s->cr0;
 	c->cr2 = (uint32_t)s->cr2;
 	c->cr3 = (uint32_t)s->cr3;
@@ -109,6 +108,8 @@ static bool fetch_sregs(struct kvm_accel *k)
 		memcpy(&s, &old, offsetof(struct kvm_sregs, interrupt_bitmap));
 	}
 	take_sregs(k->c, &s);
+	if (k->backing.paging32)
+		k->c->idtr = (struct table_reg){(uint32_t)s.idt.base, s.idt.limit};
 	take_pdptes(k, &s);
 	return true;
 }
@@ -265,6 +266,8 @@ static bool push_sregs(struct kvm_accel *k)
 			       .efer = c->efer,
 			       .apic_base = c->apic_base};
 
+	if (!k->backing.paging32)
+		s.idt.limit = 0;
 	s.ss.dpl = (uint8_t)c->cpl; /* where KVM looks for the CPL */
 	k->apic_base = c->apic_base;
 	k->efer = c->efer;

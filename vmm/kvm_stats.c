@@ -35,6 +35,7 @@ unsigned kvm_stat_rows(const struct kvm_accel *k, struct stat_row *rows, unsigne
 		{"kvm", "registers pushed", s->pushes},
 		{"kvm", "single steps", s->single_steps},
 		{"kvm", "interpreted: emulation failures", s->emulation_steps},
+		{"kvm", "interpreted: exceptions", s->exception_steps},
 		{"kvm", "interpreted: kept from KVM", s->kept_steps},
 		{"kvm", "interpreted: paging is on", s->interp_paging},
 		{"kvm", "interpreted: not at CPL 0", s->interp_cpl},
