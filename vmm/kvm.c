@@ -1,11 +1,11 @@
-/* kvm.c - the accelerator over /dev/kvm: opening, the vCPU thread's loop, exits. See kvm.h for the division of
- * labour and Documentation/virt/kvm/api.rst of the Linux kernel for the interface.
+/* kvm.c - the accelerator over /dev/kvm: opening, the vCPU thread's loop, exits. See kvm.h for the division
+ * of labour and Documentation/virt/kvm/api.rst of the Linux kernel for the interface.
  *
- * Attention: vcpu_request sends a kick signal while vcpu_in_guest is set; the handler sets run->immediate_exit, so
- * that a signal which arrives just before KVM_RUN is not lost.
+ * Attention: vcpu_request sends a kick signal while vcpu_in_guest is set; the handler sets
+ * run->immediate_exit, so that a signal which arrives just before KVM_RUN is not lost.
  *
- * Interrupts: the controllers are ours. If KVM would take one now (may_inject) it is acknowledged and handed over with
- * KVM_INTERRUPT; if not, KVM is asked for an exit as soon as it would (request_interrupt_window).
+ * Interrupts: the controllers are ours. If KVM would take one now (may_inject) it is acknowledged and handed
+ * over with KVM_INTERRUPT; if not, KVM is asked for an exit as soon as it would (request_interrupt_window).
  */
 #include "vmm/kvm.h"
 
@@ -165,8 +165,8 @@ static void exit_internal_error(struct kvm_accel *k)
 	interpret_one(k);
 }
 
-/* With the IDT hidden from KVM every exception ends here, the registers still those before the instruction: the
- * interpreter raises it again and delivers it, or finds that the guest is done for. */
+/* With the IDT hidden from KVM every exception ends here, the registers still those before the instruction:
+ * the interpreter raises it again and delivers it, or finds that the guest is done for. */
 static void exit_shutdown(struct kvm_accel *k)
 {
 	if (k->backing.paging32) {
@@ -311,7 +311,8 @@ static void interpret(struct kvm_accel *k, uint64_t *count)
 
 /* ------------------------------------------------------------------ the loop */
 
-/* Has the CPU take an interrupt, if one is there and it would. True if it was the interpreter that delivered it. */
+/* Has the CPU take an interrupt, if one is there and it would. True if it was the interpreter that delivered
+ * it. */
 static bool inject(struct kvm_accel *k)
 {
 	const struct vcpu *c = k->c;
@@ -444,8 +445,7 @@ static int open_vcpu(struct kvm_accel *k, char *err, size_t errlen)
 	}
 	int version = ioctl(k->kvm_fd, KVM_GET_API_VERSION, 0);
 	if (version != KVM_API_VERSION) {
-		snprintf(err, errlen, "%s has API version %d, not %d", DEVICE, version,
-			 KVM_API_VERSION);
+		snprintf(err, errlen, "%s has API version %d, not %d", DEVICE, version, KVM_API_VERSION);
 		return -1;
 	}
 	if (!has(k, KVM_CAP_X86_USER_SPACE_MSR) || !has(k, KVM_CAP_X86_MSR_FILTER) ||
@@ -473,7 +473,8 @@ static int open_vcpu(struct kvm_accel *k, char *err, size_t errlen)
 	return 0;
 }
 
-/* Whether CR0.PG without long mode is kept. What cannot do it says so here, by leaving the bit clear or refusing. */
+/* Whether CR0.PG without long mode is kept. What cannot do it says so here, by leaving the bit clear or
+ * refusing. */
 static bool try_paging32(struct kvm_accel *k)
 {
 	struct kvm_sregs s, before;
@@ -521,7 +522,8 @@ bool kvm_describe(char *text, size_t len)
 	return true;
 }
 
-/* ------------------------------------------------------------------ a VM with the machine's memory and identity */
+/* ------------------------------------------------------------------ a VM with the machine's memory and
+ * identity */
 
 static int add_ram(struct kvm_accel *k, uint32_t slot, uint64_t first, uint64_t end)
 {
@@ -546,9 +548,9 @@ static int take_msrs(struct kvm_accel *k)
 						 .nmsrs = 8,
 						 .base = 0,
 						 .bitmap = none}};
-	struct kvm_enable_cap cap = {
-		.cap = KVM_CAP_X86_USER_SPACE_MSR,
-		.args[0] = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER};
+	struct kvm_enable_cap cap = {.cap = KVM_CAP_X86_USER_SPACE_MSR,
+				     .args[0] = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN |
+						KVM_MSR_EXIT_REASON_FILTER};
 
 	if (ioctl(k->vm_fd, KVM_ENABLE_CAP, &cap) < 0)
 		return -1;
@@ -582,7 +584,8 @@ static int restrict_cpuid(struct kvm_accel *k)
 	return rc;
 }
 
-static void add_leaf(struct kvm_accel *k, struct kvm_cpuid2 *list, uint32_t leaf, uint32_t subleaf, bool indexed)
+static void add_leaf(struct kvm_accel *k, struct kvm_cpuid2 *list, uint32_t leaf, uint32_t subleaf,
+		     bool indexed)
 {
 	struct kvm_cpuid_entry2 *e = &list->entries[list->nent++];
 	uint32_t out[4];
@@ -636,7 +639,8 @@ static int map_run(struct kvm_accel *k)
 	return k->run ? 0 : -1;
 }
 
-/* After an instruction that it cannot emulate, KVM says so instead of raising #UD (Linux 5.14; before, only at CPL 0). */
+/* After an instruction that it cannot emulate, KVM says so instead of raising #UD (Linux 5.14; before, only
+ * at CPL 0). */
 static void want_emulation_failures(struct kvm_accel *k)
 {
 	struct kvm_enable_cap cap = {.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE, .args[0] = 1};
@@ -715,11 +719,13 @@ void kvm_destroy(struct kvm_accel *k)
 struct sandbox_extra kvm_sandbox(const struct kvm_accel *k)
 {
 	static const unsigned long requests_made[] = {
-		KVM_RUN,	    KVM_INTERRUPT,	 KVM_GET_REGS,	    KVM_SET_REGS,	 KVM_GET_SREGS,
-		KVM_SET_SREGS,	    KVM_GET_SREGS2,	 KVM_SET_SREGS2,    KVM_GET_FPU,	 KVM_SET_FPU,
-		KVM_GET_XSAVE,	    KVM_SET_XSAVE,	 KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS,	 KVM_GET_VCPU_EVENTS,
-		KVM_SET_VCPU_EVENTS, KVM_SET_MSRS,	 KVM_SET_DEVICE_ATTR};
+		KVM_RUN,	   KVM_INTERRUPT,      KVM_GET_REGS,	    KVM_SET_REGS,
+		KVM_GET_SREGS,	   KVM_SET_SREGS,      KVM_GET_SREGS2,	    KVM_SET_SREGS2,
+		KVM_GET_FPU,	   KVM_SET_FPU,	       KVM_GET_XSAVE,	    KVM_SET_XSAVE,
+		KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS,  KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS,
+		KVM_SET_MSRS,	   KVM_SET_DEVICE_ATTR};
 
-	return (struct sandbox_extra){
-		.fd = k->cpu_fd, .requests = requests_made, .n = sizeof requests_made / sizeof requests_made[0]};
+	return (struct sandbox_extra){.fd = k->cpu_fd,
+				      .requests = requests_made,
+				      .n = sizeof requests_made / sizeof requests_made[0]};
 }

@@ -1,8 +1,8 @@
 /* kvm_backing.c - what stands behind /dev/kvm.
  *
- * VT-x is kvm_intel on a CPU that has VMX, SVM is kvm_amd on one that has it; their module parameters say whether the
- * CPU walks the guest's page tables. Any other module is a software KVM: it may serve 64-bit guests well and emulates
- * 32-bit ones instruction by instruction, and must not pass for hardware assist.
+ * VT-x is kvm_intel on a CPU that has VMX, SVM is kvm_amd on one that has it; their module parameters say
+ * whether the CPU walks the guest's page tables. Any other module is a software KVM: it may serve 64-bit
+ * guests well and emulates 32-bit ones instruction by instruction, and must not pass for hardware assist.
  */
 #include "vmm/kvm.h"
 
@@ -12,9 +12,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LEAF1_ECX_VMX		  (1u << 5)
-#define LEAF1_ECX_HYPERVISOR	  (1u << 31)
-#define LEAF80000001_ECX_SVM	  (1u << 2)
+#define LEAF1_ECX_VMX	     (1u << 5)
+#define LEAF1_ECX_HYPERVISOR (1u << 31)
+#define LEAF80000001_ECX_SVM (1u << 2)
 
 static bool exists(const char *root, const char *module)
 {

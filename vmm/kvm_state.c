@@ -31,8 +31,8 @@ static struct seg seg_from_kvm(const struct kvm_segment *s)
 {
 	struct seg r = {.sel = s->selector, .base = (uint32_t)s->base, .limit = s->limit};
 
-	r.attr = (uint16_t)((s->type & 0xfu) | (s->s ? SEG_S : 0) | (s->dpl & 3u) << 5 | (s->avl ? SEG_AVL : 0) |
-			    (s->db ? SEG_DB : 0) | (s->g ? SEG_G : 0));
+	r.attr = (uint16_t)((s->type & 0xfu) | (s->s ? SEG_S : 0) | (s->dpl & 3u) << 5 |
+			    (s->avl ? SEG_AVL : 0) | (s->db ? SEG_DB : 0) | (s->g ? SEG_G : 0));
 	if (s->present && !s->unusable)
 		r.attr |= SEG_P;
 	return r;
@@ -65,8 +65,8 @@ static struct kvm_segment seg_to_kvm(const struct seg *s)
 
 static void take_sregs(struct vcpu *c, const struct kvm_sregs2 *s)
 {
-	const struct kvm_segment *const segs[6] = {[ES] = &s->es, [CS] = &s->cs, [SS] = &s->ss,
-						   [DS] = &s->ds, [FS] = &s->fs, [GS] = &s->gs};
+	const struct kvm_segment *const segs[6] = {
+		[ES] = &s->es, [CS] = &s->cs, [SS] = &s->ss, [DS] = &s->ds, [FS] = &s->fs, [GS] = &s->gs};
 
 	for (unsigned i = 0; i < 6; i++)
 		c->seg[i] = seg_from_kvm(segs[i]);

@@ -52,7 +52,7 @@ unsigned kvm_stat_rows(const struct kvm_accel *k, struct stat_row *rows, unsigne
 		rows[i] = all[i];
 	for (unsigned i = 0; i < KVM_EXIT_REASONS; i++)
 		if (s->exits[i] && n < max)
-			rows[n++] = (struct stat_row){"kvm", reason_names[i] ? reason_names[i] : "exits: other",
-						      s->exits[i]};
+			rows[n++] = (struct stat_row){
+				"kvm", reason_names[i] ? reason_names[i] : "exits: other", s->exits[i]};
 	return n < max ? n : max;
 }

@@ -204,7 +204,6 @@ static void refusals(void **state)
 	refuse("-kernel k --", "is not an option");
 	refuse("-kernel k -no-reboot=1", "takes no value");
 	refuse("-kernel k -cpu pentium9", "pentium9");
-	refuse("-kernel k -accel kvm", "not in this version");
 	refuse("-kernel k -accel tcg", "'tcg' is not known");
 	refuse("-kernel k -serial foo", "'foo'");
 	refuse("-kernel k -serial file:", "'file:'");
@@ -217,6 +216,16 @@ static void refusals(void **state)
 	refuse("-kernel k --bt-range=0-100000000", "bt-range");
 	refuse("-kernel k --bt-range=0-5x", "bt-range");
 	refuse("-kernel k --bt-range=--5", "bt-range");
+}
+
+static void accelerators(void **state)
+{
+	(void)state;
+	accept("-kernel k -accel kvm");
+	assert_int_equal(o.machine.accel, ACCEL_KVM);
+	assert_false(o.accel_help);
+	accept("-accel help");
+	assert_true(o.accel_help);
 }
 
 static void log_categories(void **state)
@@ -327,13 +336,10 @@ static void statistics_formats(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(defaults),
-		cmocka_unit_test(both_dashes_and_equals),
-		cmocka_unit_test(every_option),
-		cmocka_unit_test(memory_sizes),
-		cmocka_unit_test(refusals),
-		cmocka_unit_test(log_categories),
-		cmocka_unit_test(manual_page_says_what_help_says),
+		cmocka_unit_test(defaults),	      cmocka_unit_test(both_dashes_and_equals),
+		cmocka_unit_test(every_option),	      cmocka_unit_test(memory_sizes),
+		cmocka_unit_test(refusals),	      cmocka_unit_test(accelerators),
+		cmocka_unit_test(log_categories),     cmocka_unit_test(manual_page_says_what_help_says),
 		cmocka_unit_test(statistics_formats),
 	};
 
