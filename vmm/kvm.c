@@ -444,6 +444,10 @@ static int open_vcpu(struct kvm_accel *k, char *err, size_t errlen)
 		return -1;
 	}
 	int version = ioctl(k->kvm_fd, KVM_GET_API_VERSION, 0);
+	if (version < 0) {
+		snprintf(err, errlen, "%s is not KVM: %s", DEVICE, strerror(errno));
+		return -1;
+	}
 	if (version != KVM_API_VERSION) {
 		snprintf(err, errlen, "%s has API version %d, not %d", DEVICE, version, KVM_API_VERSION);
 		return -1;

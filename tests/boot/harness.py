@@ -59,7 +59,7 @@ def options(description, extra=None):
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vmm", help="bt86's path, or qemu (default: $BT86, else bt86 in the build directory)")
     parser.add_argument("--build", default=os.path.join(ROOT, "build", "release"), help="build directory")
-    parser.add_argument("--accel", choices=("bt", "interp"), default="bt")
+    parser.add_argument("--accel", choices=("bt", "interp", "kvm"), default="bt")
     parser.add_argument("--kernel", choices=KERNELS, default="686")
     parser.add_argument("-v", "--verbose", action="store_true", help="show the console")
     if extra:
@@ -75,7 +75,17 @@ def options(description, extra=None):
     elif not os.access(arguments.vmm, os.X_OK):
         print(f"not ok: there is no {arguments.vmm}")
         sys.exit(1)
+    elif arguments.accel == "kvm":
+        need_hardware_assist(arguments.vmm)
     return arguments
+
+
+def need_hardware_assist(vmm):
+    """Ends the test with a skip where /dev/kvm cannot run Linux: nothing there, or a software KVM."""
+    help_text = subprocess.run([vmm, "-accel", "help"], capture_output=True, text=True, check=True).stdout
+    kvm = next(line.split(None, 1)[1] for line in help_text.splitlines() if line.startswith("kvm"))
+    if not kvm.startswith("hardware assist"):
+        skip(f"no hardware assist behind /dev/kvm: {kvm}")
 
 
 def image(name):

@@ -1,5 +1,5 @@
-/* test_kvm.c - what is said to stand behind /dev/kvm, for every kind of host: a directory plays /sys. And, where there
- * is a /dev/kvm, that registers come back from it as they went in.
+/* test_kvm.c - what is said to stand behind /dev/kvm, for every kind of host: a directory plays /sys. And,
+ * where there is a /dev/kvm, that registers come back from it as they went in.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -53,13 +53,15 @@ static void backing(void **state)
 		const char *module, *parameter, *value;
 		const char *text;
 	} rows[] = {
-		{true, false, false, "kvm_intel", "ept", "Y", "hardware assist: VT-x with nested paging (EPT)"},
+		{true, false, false, "kvm_intel", "ept", "Y",
+		 "hardware assist: VT-x with nested paging (EPT)"},
 		{true, false, false, "kvm_intel", "ept", "N",
 		 "hardware assist: VT-x without nested paging (shadow page tables)"},
 		{false, true, false, "kvm_amd", "npt", "1", "hardware assist: SVM with nested paging (NPT)"},
 		{false, true, true, "kvm_amd", "npt", "0",
 		 "hardware assist: SVM without nested paging (shadow page tables), itself virtualized"},
-		/* The CPU has it, but something else serves the device; or the module is there and the CPU hasn't. */
+		/* The CPU has it, but something else serves the device; or the module is there and the CPU
+		   hasn't. */
 		{true, false, false, "kvm_pvm", NULL, NULL,
 		 "software KVM (module kvm_pvm): no hardware assist, 32-bit code is emulated"},
 		{false, false, true, "kvm_intel", "ept", "Y",
