@@ -69,6 +69,6 @@ void debugport_create(struct machine *m, bool debug_exit, struct chardev *out);
 #define ACPI_S5_TYP   5u /* SLP_TYP value of \_S5 */
 #define LAPIC_GPA     0xfee00000u
 #define IOAPIC_GPA    0xfec00000u
-#define LAPIC_BUS_HZ  1000000000u /* APIC timer input clock, before the divider */
+#define LAPIC_BUS_HZ  25000000u /* APIC timer input clock, before the divider */
 
 #endif

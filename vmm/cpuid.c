@@ -84,7 +84,7 @@ static const struct cpu_model models[] = {
 	 .signature = 0x106ca, /* family 6, model 1c, stepping 10 */
 	 .features = FEATURES_MAX,
 	 .host_ecx = HOST_ECX,
-	 .max_leaf = 0xa,
+	 .max_leaf = 0x16,
 	 .max_ext_leaf = 0x80000008,
 	 .leaf2 = {0x4fba5901, 0x0e3080c0, 0, 0},
 	 .nx = true},
@@ -178,6 +178,47 @@ static void leaf_cache(uint32_t subleaf, uint32_t out[4])
 	out[2] = r->sets - 1u;
 }
 
+/* The largest numerator for which crystal, kHz, x numerator stays within 32 bits. */
+#define RATIO_MAX (UINT32_MAX / CPUID_APIC_BUS_KHZ)
+
+/* The fraction nearest to a / b from below or above that the convergents of its continued fraction and, at
+ * the end, their mediants give, with a numerator up to RATIO_MAX: a few millionths off at worst. */
+static void ratio_nearest(uint64_t a, uint64_t b, uint32_t *numerator, uint32_t *denominator)
+{
+	uint64_t p0 = 0, p1 = 1, q0 = 1, q1 = 0;
+
+	while (b) {
+		uint64_t k = a / b, most = (RATIO_MAX - p0) / p1, rest = a % b;
+		if (k > most)
+			k = most;
+		uint64_t p = k * p1 + p0, q = k * q1 + q0;
+		if (!k && q1)
+			break;
+		p0 = p1, q0 = q1, p1 = p, q1 = q;
+		if (k == most)
+			break;
+		a = b;
+		b = rest;
+	}
+	*numerator = (uint32_t)p1;
+	*denominator = (uint32_t)q1;
+}
+
+/* Leaves 15 and 16: the rates of the TSC and of the crystal that the APIC timer counts. A kernel that is told
+ * need not measure them, which it cannot do well while the host takes the processor away. */
+static void leaf_rates(struct machine *m, uint32_t leaf, uint32_t out[4])
+{
+	if (!(host_ext7_edx & F_INVARIANT_TSC))
+		return;
+	if (leaf == 0x16) {
+		out[0] = out[1] = (uint32_t)((clock_tsc_hz(m) + 500000) / 1000000); /* MHz: base, maximum */
+		out[2] = CPUID_APIC_BUS_KHZ / 1000;				    /* bus */
+		return;
+	}
+	ratio_nearest(clock_tsc_hz(m), CPUID_APIC_BUS_KHZ * 1000ull, &out[1], &out[0]);
+	out[2] = CPUID_APIC_BUS_KHZ * 1000u;
+}
+
 static void leaf_extended(const struct cpu_model *model, uint32_t leaf, uint32_t out[4])
 {
 	char brand[48] = {0};
@@ -267,7 +308,12 @@ void cpuid_query(const struct vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t
 		if (subleaf == 0)
 			out[1] = host_leaf7_ebx & F_RDSEED;
 		break;
-	default: /* 3 serial number, 5 monitor, 6 thermal, 9 DCA, a performance counters: none */
+	case 0x15:
+	case 0x16:
+		leaf_rates(c->machine, leaf, out);
+		break;
+	default: /* 3 serial number, 5 monitor, 6 thermal, 9 DCA, a performance counters, b topology, d XSAVE:
+		    none */
 		break;
 	}
 }

@@ -164,8 +164,9 @@ void cpuid_query(const struct vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t
 /* Reserved bits of CR4 for the model: a write of one raises #GP. */
 uint32_t cpuid_cr4_allowed(const struct vcpu *c);
 bool cpuid_has_nx(const struct vcpu *c);
-/* The APIC timer's input clock as leaf 0x40000010 tells it (devices.h, LAPIC_BUS_HZ). */
-#define CPUID_APIC_BUS_KHZ 1000000u
+/* The APIC timer's input clock as leaves 0x15 and 0x40000010 tell it (devices.h, LAPIC_BUS_HZ). The lower, the more
+ * exactly leaf 0x15 can say how much faster the TSC is. */
+#define CPUID_APIC_BUS_KHZ 25000u
 /* Counters that the guest reads with leaves 0x40000100 (how many) and 0x40000101 + i (value:
  * low half in EAX, high half in EBX). fn fills out[0..max) and returns how many it has; vCPU thread. */
 void cpuid_set_counters(struct machine *m, unsigned (*fn)(void *opaque, uint64_t *out, unsigned max), void *opaque);

@@ -19,11 +19,6 @@ FINE = (
     r"sched_clock: Marking unstable",
 )
 
-# These compare two timers over some milliseconds and give up when the host took the processor away meanwhile: fine
-# when several machines run at once, not when this one has the host for itself.
-FINE_WHEN_BUSY = (r"tsc: Unable to calibrate against PIT", r"tsc: Fast TSC calibration failed",
-                  r"PM-Timer running at invalid rate", r"APIC calibration not consistent with PM-Timer")
-
 # What is never fine, whatever its level. "sched_clock: Marking unstable" is about a start value, not a fault.
 ALARMING = re.compile(
     r"\bBUG\b|WARNING:|Oops|Call Trace|Kernel panic|clocksource.*unstable|TSC unstable|[Ss]purious|[Ll]ost (tick|interrupt)"
@@ -105,14 +100,12 @@ def baseline(kernel, build):
     return text
 
 
-def news(raw, kernel, build, busy):
-    """Complaints in a dmesg -r that QEMU's guest does not have and that are not known to be fine; busy tells whether
-    other tests may run at the same time."""
-    fine = FINE + FINE_WHEN_BUSY if busy else FINE
+def news(raw, kernel, build):
+    """Complaints in a dmesg -r that QEMU's guest does not have and that are not known to be fine."""
     reference = baseline(kernel, build) or ""
     known = {shape(line) for line in complaints(reference)}
     known_alarms = {shape(line) for line in alarming("\n".join(normalize(reference)))}
-    new = [line for line in complaints(raw) if shape(line) not in known and not any(re.search(one, line) for one in fine)]
+    new = [line for line in complaints(raw) if shape(line) not in known and not any(re.search(one, line) for one in FINE)]
     for line in alarming("\n".join(normalize(raw))):
         if shape(line) not in known_alarms and line not in new and not re.search(r"sched_clock: ", line):
             new.append(line)

@@ -294,7 +294,9 @@ static void apic_lint0(void **state)
 	assert_false(fake_pic_enabled(m));
 }
 
-/* LAPIC_BUS_HZ is 10^9: a bus tick is a nanosecond. */
+#define TICK	    (1000000000u / LAPIC_BUS_HZ) /* ns */
+#define TICKS_IN_MS (LAPIC_BUS_HZ / 1000)
+
 static void apic_timer_one_shot(void **state)
 {
 	struct machine *m = *state;
@@ -304,11 +306,11 @@ static void apic_timer_one_shot(void **state)
 	apic_set(m, 0x320, 0x60);
 	apic_set(m, 0x380, 1000);
 	assert_int_equal(apic(m, 0x390), 1000);
-	fake_clock_advance(m, 15);
+	fake_clock_advance(m, 16 * TICK - 1);
 	assert_int_equal(apic(m, 0x390), 1000);
 	fake_clock_advance(m, 1);
 	assert_int_equal(apic(m, 0x390), 999);
-	fake_clock_advance(m, 16 * 999 - 1);
+	fake_clock_advance(m, 16 * 999 * TICK - 1);
 	assert_int_equal(apic(m, 0x390), 1);
 	assert_false(fake_intr_pending(m));
 	fake_clock_advance(m, 1);
@@ -327,25 +329,25 @@ static void apic_timer_one_shot(void **state)
 	/* Masked: the count goes down, nothing comes, then or later. */
 	apic_set(m, 0x320, 0x10060);
 	apic_set(m, 0x380, 1000);
-	fake_clock_advance(m, 16 * 400);
+	fake_clock_advance(m, 16 * 400 * TICK);
 	assert_int_equal(apic(m, 0x390), 600);
-	fake_clock_advance(m, MS);
+	fake_clock_advance(m, 16 * 1000 * TICK);
 	apic_set(m, 0x320, 0x60);
 	assert_false(fake_intr_pending(m));
 	/* The divider: 111 divides by 1, 000 by 2; changing it keeps the count. */
 	apic_set(m, 0x3e0, 0xb);
 	apic_set(m, 0x380, 1000000);
-	fake_clock_advance(m, 400000);
+	fake_clock_advance(m, 400000 * TICK);
 	assert_int_equal(apic(m, 0x390), 600000);
 	apic_set(m, 0x3e0, 0x0);
 	assert_int_equal(apic(m, 0x390), 600000);
-	fake_clock_advance(m, 400000);
+	fake_clock_advance(m, 400000 * TICK);
 	assert_int_equal(apic(m, 0x390), 400000);
 	apic_set(m, 0x3e0, 0xa); /* 110: by 128 */
-	fake_clock_advance(m, 128 * 399999);
+	fake_clock_advance(m, 128ull * 399999 * TICK);
 	assert_int_equal(apic(m, 0x390), 1);
 	assert_false(fake_intr_pending(m));
-	fake_clock_advance(m, 128);
+	fake_clock_advance(m, 128 * TICK);
 	assert_int_equal(fake_intr_ack(m), 0x60);
 }
 
@@ -356,13 +358,13 @@ static void apic_timer_periodic(void **state)
 	apic_init(m);
 	apic_set(m, 0x3e0, 0xb);
 	apic_set(m, 0x320, 0x20061);
-	apic_set(m, 0x380, 1000000);
+	apic_set(m, 0x380, TICKS_IN_MS);
 	for (int i = 0; i < 5; i++) {
 		fake_clock_advance(m, MS - 1);
 		assert_int_equal(apic(m, 0x390), 1);
 		assert_false(fake_intr_pending(m));
 		fake_clock_advance(m, 1);
-		assert_int_equal(apic(m, 0x390), 1000000); /* reloaded */
+		assert_int_equal(apic(m, 0x390), TICKS_IN_MS); /* reloaded */
 		assert_int_equal(fake_intr_ack(m), 0x61);
 		eoi(m);
 		assert_false(fake_intr_pending(m));
@@ -370,7 +372,7 @@ static void apic_timer_periodic(void **state)
 	/* Made one-shot in the middle of a period, it ends with it. */
 	fake_clock_advance(m, MS / 4);
 	apic_set(m, 0x320, 0x61);
-	assert_int_equal(apic(m, 0x390), 750000);
+	assert_int_equal(apic(m, 0x390), TICKS_IN_MS * 3 / 4);
 	fake_clock_advance(m, MS);
 	assert_int_equal(fake_intr_ack(m), 0x61);
 	eoi(m);
@@ -378,9 +380,9 @@ static void apic_timer_periodic(void **state)
 	assert_false(fake_intr_pending(m));
 	/* Read while the host's timer is late: periods past do not show. */
 	apic_set(m, 0x320, 0x20061);
-	apic_set(m, 0x380, 1000000);
+	apic_set(m, 0x380, TICKS_IN_MS);
 	fake_clock_skip(m, 2 * MS + MS / 4);
-	assert_int_equal(apic(m, 0x390), 750000);
+	assert_int_equal(apic(m, 0x390), TICKS_IN_MS * 3 / 4);
 	/* TSC-deadline mode is not offered: bit 18 does not stick. */
 	apic_set(m, 0x320, 0x40061);
 	assert_int_equal(apic(m, 0x320), 0x61);
@@ -394,7 +396,7 @@ static void apic_timer_lost_ticks(void **state)
 	apic_init(m);
 	apic_set(m, 0x3e0, 0xb);
 	apic_set(m, 0x320, 0x20061);
-	apic_set(m, 0x380, 1000000);
+	apic_set(m, 0x380, TICKS_IN_MS);
 	fake_clock_jump(m, 7 * MS + MS / 2); /* the host was busy */
 	while (fake_intr_pending(m)) {
 		assert_int_equal(fake_intr_ack(m), 0x61);

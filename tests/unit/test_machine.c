@@ -309,7 +309,7 @@ static void test_kick(void **state)
 	kicks = 0;
 	atomic_store(&m->vcpu_in_guest, true);
 	arm(m, &t, clock_ns(m) + 1000000);
-	uint64_t limit = clock_ns(m) + 1000000000;
+	uint64_t limit = clock_ns(m) + 10000000000;
 	while (!kicks && clock_ns(m) < limit)
 		;
 	assert_int_equal(kicks, 1);
@@ -450,7 +450,7 @@ static void test_timer_storm(void **state)
 	vtimer_init(m, &busy, busy_timer, NULL);
 	assert_int_equal(evloop_start(m), 0);
 	arm(m, &busy, 0);
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < 100 || (busy_runs < 2 && i < 100000); i++) {
 		pio_read(m, 0x80, 1);
 		sleep_us(100);
 	}
@@ -569,7 +569,9 @@ static void test_evloop_removed_in_batch(void **state)
 		assert_int_equal(evloop_add_fd(m, fd_pair[i], EPOLLIN, fd_ready, m), 0);
 	}
 	assert_int_equal(evloop_start(m), 0);
-	sleep_us(20000);
+	for (int i = 0; i < 10000 && !fd_calls; i++)
+		sleep_us(1000);
+	evloop_join(m);
 	assert_int_equal(fd_calls, 1);
 	close(fd_pair[0]);
 	close(fd_pair[1]);
@@ -651,7 +653,7 @@ static void test_cpuid(void **state)
 	uint32_t out[4];
 
 	cpuid_query(&m->vcpu, 0, 0, out);
-	assert_int_equal(out[0], 0xa);
+	assert_int_equal(out[0], 0x16);
 	assert_memory_equal(&out[1], "Genu", 4);
 	assert_memory_equal(&out[3], "ineI", 4);
 	assert_memory_equal(&out[2], "ntel", 4);
@@ -663,8 +665,9 @@ static void test_cpuid(void **state)
 	m->vcpu.apic_base &= ~0x800ull;
 	assert_false(cpuid_reg(m, 1, 3) & 1u << 9);
 	assert_int_equal(cpuid_reg(m, 0xa, 0), 0);
-	assert_int_equal(cpuid_reg(m, 0xb, 0), 0);		 /* beyond the end: the last leaf's */
-	assert_int_equal(cpuid_reg(m, 0x80000001, 3), 1u << 20); /* NX, no long mode */
+	assert_int_equal(cpuid_reg(m, 0xb, 0), 0);
+	assert_int_equal(cpuid_reg(m, 0x17, 0), cpuid_reg(m, 0x16, 0)); /* beyond the end: the last leaf's */
+	assert_int_equal(cpuid_reg(m, 0x80000001, 3), 1u << 20);	/* NX, no long mode */
 	cpuid_query(&m->vcpu, 0x80000002, 0, out);
 	assert_memory_equal(out, "bt86 virtual CPU", 16);
 	cpuid_query(&m->vcpu, 4, 2, out);
@@ -672,6 +675,33 @@ static void test_cpuid(void **state)
 	assert_int_equal(out[2] + 1, 1024);
 	cpuid_query(&m->vcpu, 4, 3, out);
 	assert_int_equal(out[0], 0);
+}
+
+/* Leaf 15 as Linux computes with it: 32 bits, in kHz. Right to 10 ppm whatever the TSC's rate is. */
+static void test_cpuid_rates(void **state)
+{
+	struct machine *m = *state;
+	static const uint64_t rates[] = {100000000,  1000000001, 1999999999, 2000000001, 2000130000,
+					 2595124000, 2600000000, 2999999000, 3141592653, 4999990000};
+	uint64_t measured = clock_tsc_hz(m);
+	uint32_t out[4];
+
+	cpuid_query(&m->vcpu, 0x15, 0, out);
+	if (!out[0]) /* the host's TSC stops or changes its rate */
+		skip();
+	for (unsigned i = 0; i <= sizeof rates / sizeof rates[0]; i++) {
+		uint64_t hz = i ? rates[i - 1] : measured;
+		atomic_store(&m->tsc_hz, hz);
+		cpuid_query(&m->vcpu, 0x15, 0, out);
+		assert_int_equal(out[2], CPUID_APIC_BUS_KHZ * 1000);
+		uint64_t product = (uint64_t)(out[2] / 1000) * out[1];
+		assert_true(product <= UINT32_MAX);
+		assert_in_range(product / out[0], hz / 1000 - hz / 100000000 - 1,
+				hz / 1000 + hz / 100000000 + 1);
+		assert_int_equal(cpuid_reg(m, 0x16, 0), (hz + 500000) / 1000000);
+		assert_int_equal(cpuid_reg(m, 0x16, 2), CPUID_APIC_BUS_KHZ / 1000);
+	}
+	atomic_store(&m->tsc_hz, measured);
 }
 
 static void test_cpuid_hypervisor(void **state)
@@ -862,6 +892,7 @@ int main(void)
 		T(test_evloop_refuses),
 		T(test_reset),
 		T(test_cpuid),
+		T(test_cpuid_rates),
 		T(test_cpuid_hypervisor),
 		cmocka_unit_test(test_cpuid_models),
 		T(test_msr_plain),
