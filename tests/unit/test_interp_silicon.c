@@ -483,7 +483,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_silicon)};
 
 #ifdef __SANITIZE_ADDRESS__
-	puts("skipped: AddressSanitizer's shadow memory lies where the test's 32-bit code may read and write");
+	puts("skipped: AddressSanitizer's shadow memory lies where the test's 32-bit code may read and "
+	     "write");
 	return 77;
 #endif
 	return cmocka_run_group_tests(tests, NULL, NULL);
