@@ -38,7 +38,7 @@ def boot(arguments):
         problems.append(f"the shell counted to {answer!r}")
     if status:
         problems.append(f"exit status {status}")
-    return seconds, raw, problems + bootlog.news(raw, arguments.kernel, arguments.build)
+    return seconds, raw, problems + bootlog.news(raw, arguments.kernel, arguments.build, busy=True)
 
 
 def interpreted(arguments):
