@@ -57,6 +57,7 @@ struct side_entry {
 	uint8_t flags;	  /* SIDE_* */
 	uint8_t rep;	  /* SIDE_REP: offset of the string instruction itself from host */
 };
+#define SIDE_RETELL 0x2 /* of a page fault only the interpreter knows which address it reports */
 #define SIDE_REP 0x1 /* a rep string instruction: rsi, rdi, rcx hold partial progress */
 
 struct block {

@@ -181,6 +181,7 @@ static unsigned popa(struct tr *t, unsigned i)
 {
 	struct host_mem lo = stack_at(t, i, 0), hi = stack_at(t, i, 28);
 
+	t->b->side[i].flags |= SIDE_RETELL;
 	em_load32(&t->e, R8, &hi);
 	em_load32(&t->e, R9, &lo);
 	for (unsigned r = EAX; r <= EDI; r++) {
@@ -522,10 +523,12 @@ static unsigned jcc(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* loop target   ->   67 loop +5; jmp exit(next); jmp exit(target) */
+/* loop target   ->   67 loop +5; jmp exit(next); jmp exit(target)        (a repeat prefix decides loope or loopne) */
 static unsigned loop(struct tr *t, unsigned i)
 {
 	em8(&t->e, 0x67);
+	if (t->insn[i].prefix & (INSN_REP | INSN_REPNE))
+		em8(&t->e, t->insn[i].prefix & INSN_REP ? 0xf3 : 0xf2);
 	em8(&t->e, t->insn[i].opcode);
 	em8(&t->e, 5);
 	tr_exit(t, em_jmp32(&t->e), EXIT_JMP, tr_next(t, i));

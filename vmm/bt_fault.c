@@ -8,6 +8,9 @@
 
 #define TRAP_PF 14
 
+/* The largest memory operand of an instruction that is translated. */
+#define INSN_MAX_OPERAND 16u
+
 struct spot {
 	struct block *b;
 	unsigned i;
@@ -53,6 +56,13 @@ static bool beside_window(const struct vcpu *c)
 	return at - c->hot.super_base < span || at - c->hot.user_base < span;
 }
 
+/* A true page fault that the interpreter must tell: at the end of the 4 GiB the segment's limit comes before
+ * the page, and of some instructions' accesses another comes first. */
+static bool retold(const struct spot *s, uint32_t lin)
+{
+	return s->side->flags & SIDE_RETELL || lin > 0u - INSN_MAX_OPERAND;
+}
+
 /* What a page fault in a window was. True: the window has the page now, run the instruction again. */
 static bool page_fault(struct bt *bt, const struct spot *s)
 {
@@ -92,6 +102,10 @@ static bool page_fault(struct bt *bt, const struct spot *s)
 	switch (f) {
 	case MEM_FAULT_GUEST:
 		bt->st.faults_true++;
+		if (retold(s, (uint32_t)lin)) {
+			c->exc.pending = false;
+			emulate(bt);
+		}
 		break;
 	case MEM_FAULT_TRACED:
 		bt->st.faults_traced++;

@@ -52,14 +52,13 @@ unsigned compare(const struct testcase *t, enum side_id s, const struct silicon_
 	unsigned d = 0;
 
 	(void)s;
-	flags &= ~loose_rf(want->vector);
 	if (want->vector != got->vector)
 		d |= DIFF_VECTOR;
 	else if (has_error(want->vector) && want->error != got->error)
 		d |= DIFF_ERROR;
 	if (want->vector == VEC_PF && got->vector == VEC_PF && want->cr2 != got->cr2)
 		d |= DIFF_CR2;
-	if (want->eip != got->eip && !loose_eip(want->vector, t))
+	if (want->eip != got->eip)
 		d |= DIFF_EIP;
 	if (memcmp(want->gpr, got->gpr, sizeof want->gpr))
 		d |= DIFF_GPR;
@@ -73,7 +72,7 @@ unsigned compare(const struct testcase *t, enum side_id s, const struct silicon_
 		d |= flags & ~loose_flags(t) ? DIFF_FLAGS : DIFF_UNDEFINED;
 	if (d && (in_private(want) || in_private(got)))
 		d = DIFF_PRIVATE;
-	return d;
+	return d & DIFF_FAILURE ? excuse(t, want, got, d) : d;
 }
 
 /* ------------------------------------------------------------------ what to say about it */

@@ -37,7 +37,9 @@ enum form_verdict form_check(const uint8_t *p, unsigned avail, struct insn *i, c
 	bool known = ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&full, &ctx, p, avail < 15 ? avail : 15, &z));
 	enum decode_result r = decode_insn(p, avail < 15 ? avail : 15, true, i);
 
-	*reason = NULL;
+	*reason = excluded_encoding(p, avail);
+	if (*reason)
+		return FORM_EXCLUDED;
 	if (r != DECODE_OK && known) {
 		if (z.mnemonic == ZYDIS_MNEMONIC_UD0 || z.mnemonic == ZYDIS_MNEMONIC_UD1 ||
 		    z.mnemonic == ZYDIS_MNEMONIC_UD2)

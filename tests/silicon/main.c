@@ -28,6 +28,8 @@ static struct {
 } count;
 static unsigned *form_cases; /* in single cases, and in blocks */
 static volatile sig_atomic_t interrupted;
+/* A case of this batch did, and was excused, what may have written to others' slots or to the oracle itself. */
+static bool spoilt;
 
 static double now(void)
 {
@@ -131,7 +133,7 @@ static void report(const struct testcase *found, enum side_id s, unsigned diff)
 	if (seen_before(found, s, diff) || count.failures > 20 * opt.max_failures)
 		return;
 	alone = run_one(&t, s);
-	if (!(diff & DIFF_DIED) && !(alone & DIFF_DIED) && !steady(&t)) {
+	if ((!alone && spoilt) || (!(diff & DIFF_DIED) && !(alone & DIFF_DIED) && !steady(&t))) {
 		count.failures--;
 		count.unsteady++;
 		return;
@@ -153,8 +155,9 @@ static void report(const struct testcase *found, enum side_id s, unsigned diff)
 static void take(const struct testcase *t, enum side_id s, unsigned diff)
 {
 	count.compared[s]++;
-	if (diff == 0)
+	if (diff == 0 || diff == DIFF_EXCUSED)
 		return;
+	diff &= ~DIFF_EXCUSED;
 	if (diff == DIFF_PRIVATE)
 		count.private++;
 	else if (diff == DIFF_UNDEFINED)
@@ -188,9 +191,12 @@ static void run_batch(const struct testcase *t, unsigned n)
 		}
 		return;
 	}
+	spoilt = false;
 	for (enum side_id s = INTERP; s < SIDES; s++)
-		for (unsigned k = 0; k < n && opt.side[s]; k++)
+		for (unsigned k = 0; k < n && opt.side[s]; k++) {
 			diff[s][k] = compare_sides(&t[k], k, s);
+			spoilt |= diff[s][k] & (DIFF_PRIVATE | DIFF_EXCUSED);
+		}
 	for (unsigned k = 0; k < n; k++) {
 		bool touched = diff[INTERP][k] == DIFF_PRIVATE || diff[BT][k] == DIFF_PRIVATE;
 		/* such a case may have spoilt the oracle and those after it */
@@ -291,7 +297,7 @@ static void run_line(const char *line)
 			continue;
 		diff = run_one(&t, s);
 		count.compared[s]++;
-		if (diff & ~(DIFF_PRIVATE | DIFF_UNDEFINED)) {
+		if (diff & DIFF_FAILURE) {
 			count.failures++;
 			say_difference(&t, s, diff);
 		} else if (opt.replay) {
@@ -348,6 +354,7 @@ static int summary(void)
 	printf("\n%lu differences; %lu only in undefined flags, %lu cases touched the oracle's own pages, "
 	       "%lu spoilt by that, %lu times a process ended\n",
 	       count.failures, count.undefined, count.private, count.unsteady, count.died);
+	print_excuses(stdout);
 	return count.failures || count.died;
 }
 

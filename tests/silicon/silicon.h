@@ -147,6 +147,8 @@ const uint8_t *side_data(enum side_id s, const struct testcase *t);
 #define DIFF_UNDEFINED 0x200u /* only in flags that the manual leaves undefined: not a failure */
 #define DIFF_PRIVATE   0x400u /* the case touched what is the oracle's: says nothing */
 #define DIFF_DIED      0x800u
+#define DIFF_EXCUSED   0x1000u /* a rule excuses everything */
+#define DIFF_FAILURE   (~(DIFF_UNDEFINED | DIFF_PRIVATE | DIFF_EXCUSED))
 
 unsigned compare(const struct testcase *t, enum side_id s, const struct silicon_result *want,
 		 const struct silicon_result *got, const uint8_t *want_data, const uint8_t *got_data);
@@ -162,9 +164,11 @@ unsigned shrink_test(const struct testcase *t, enum side_id s); /* runs it; how 
 uint32_t undefined_flags(const struct insn *i, const struct testcase *t);
 /* Why a mnemonic is not compared, or NULL. */
 const char *excluded_mnemonic(unsigned mnemonic);
-/* FL_RF if the flags that the exception pushes need not agree in it. */
-uint32_t loose_rf(uint32_t vector);
-/* Whether the exception's EIP is not the instruction's doing. */
-bool loose_eip(uint32_t vector, const struct testcase *t);
+/* Takes from diff what a rule excuses, and counts for which. */
+unsigned excuse(const struct testcase *t, const struct silicon_result *want, const struct silicon_result *got,
+		unsigned diff);
+void print_excuses(FILE *out);
+/* Encodings that one vendor's CPUs give a meaning of their own. */
+const char *excluded_encoding(const uint8_t *p, unsigned len);
 
 #endif

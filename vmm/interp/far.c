@@ -115,11 +115,22 @@ int far_jump(struct vcpu *c, uint16_t sel, uint32_t off, unsigned opsize, uint32
 	return INSN_JUMPED;
 }
 
+/* CS and the return address. At CPL 3 these are stores of the program's, alignment checks included. */
+static int push_return(struct vcpu *c, struct frame *f, unsigned size, uint32_t next_eip)
+{
+	if ((f->acc & ACC_USER) && (c->sysflags & FL_AC) && (c->cr0 & CR0_AM) &&
+	    ((f->ss.base + f->sp) & (size - 1)))
+		return cpu_raise_error(c, VEC_AC, 0);
+	if (frame_push(c, f, size, c->seg[CS].sel))
+		return -1;
+	return frame_push(c, f, size, next_eip);
+}
+
 /* Pushes CS and the return address on f and goes to cs_sel:eip at privilege cpl. */
 static int call_commit(struct vcpu *c, struct frame *f, unsigned size, struct desc *cs, uint16_t cs_sel,
 		       uint32_t eip, unsigned cpl, uint32_t next_eip)
 {
-	if (frame_push(c, f, size, c->seg[CS].sel) || frame_push(c, f, size, next_eip))
+	if (push_return(c, f, size, next_eip))
 		return -1;
 	if (check_offset(c, cs, eip) || desc_mark_accessed(c, cs))
 		return -1;
@@ -200,7 +211,7 @@ int far_call(struct vcpu *c, uint16_t sel, uint32_t off, unsigned opsize, uint32
 		off &= 0xffffu;
 	if (cpu_protected(c) && !cpu_v86(c))
 		return call_protected(c, sel, off, opsize, next_eip);
-	if (frame_push(c, &f, opsize, c->seg[CS].sel) || frame_push(c, &f, opsize, next_eip))
+	if (push_return(c, &f, opsize, next_eip))
 		return -1;
 	if (off > c->seg[CS].limit)
 		return cpu_raise_error(c, VEC_GP, 0);

@@ -78,7 +78,8 @@ int fpu_operand(struct vcpu *c, const struct insn *i, unsigned len, bool write, 
 }
 
 /* The operand of an instruction that is run. #AC: 10-byte operands and masked moves ask for multiples of 8,
- * the others for their size; where 16-byte alignment is required, #GP comes first. */
+ * the others for their size; where 16-byte alignment is required, #GP comes first, before the limit check, which
+ * may give #SS. */
 static int open_operand(struct vcpu *c, const struct insn *i, const struct hostunit_op *op, struct fpu_mem *m)
 {
 	struct insn at_edi;
@@ -94,11 +95,9 @@ static int open_operand(struct vcpu *c, const struct insn *i, const struct hostu
 		at_edi.disp = 0;
 		i = &at_edi;
 	}
-	if (fpu_operand(c, i, op->mem_size, op->mem_write, ac_align, m))
-		return -1;
-	if (must_align && (m->lin & 15))
+	if (must_align && ((c->seg[i->seg].base + interp_ea(c, i)) & 15))
 		return cpu_raise_error(c, VEC_GP, 0);
-	return 0;
+	return fpu_operand(c, i, op->mem_size, op->mem_write, ac_align, m);
 }
 
 /* ------------------------------------------------------------------ x87 */

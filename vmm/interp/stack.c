@@ -69,11 +69,9 @@ int op_pop_ev(struct vcpu *c, const struct insn *i)
 int op_pop_sreg(struct vcpu *c, const struct insn *i)
 {
 	unsigned r = i->opmap ? (i->opcode == 0xa1 ? FS : GS) : i->opcode >> 3 & 7u;
-	uint32_t sp = c->gpr[ESP];
-	uint32_t mask = stack_mask(c);
-	uint16_t sel;
+	uint32_t sp = c->gpr[ESP], top = sp, mask = stack_mask(c), sel;
 
-	if (interp_read16(c, SS, sp & mask, &sel) || seg_load(c, r, sel))
+	if (stack_pop(c, &top, i->opsize, &sel) || seg_load(c, r, (uint16_t)sel))
 		return -1;
 	/* The width of the stack pointer is that of the stack popped from. */
 	c->gpr[ESP] = (sp & ~mask) | ((sp + i->opsize) & mask);

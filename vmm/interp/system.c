@@ -340,13 +340,13 @@ int op_verw(struct vcpu *c, const struct insn *i)
 int op_arpl(struct vcpu *c, const struct insn *i)
 {
 	uint16_t d, rpl = c->gpr[i->reg] & 3u;
-	uint32_t lin;
 
-	if (need_protected(c) || rmw16(c, i, &d, &lin))
+	/* The destination is written, and need be writable, only if it changes. */
+	if (need_protected(c) || rm16(c, i, &d))
 		return -1;
 	if ((d & 3u) >= rpl)
 		return answer(c, false);
-	if (set_rmw16(c, i, (uint16_t)((d & ~3u) | rpl), lin))
+	if (set_rm16(c, i, (uint16_t)((d & ~3u) | rpl)))
 		return -1;
 	return answer(c, true);
 }
