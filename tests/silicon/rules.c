@@ -186,7 +186,11 @@ static unsigned frame_order(const struct testcase *t, const struct silicon_resul
 	struct insn i;
 	uint32_t frame;
 
-	if (want->vector != VEC_PF || !instruction(t, want, &i) || !far_return(&i) || want->eip != got->eip)
+	if (!instruction(t, want, &i) || !far_return(&i) || want->eip != got->eip)
+		return 0;
+	if (got->vector == VEC_PF && want->vector == VEC_SS && 0u - want->gpr[ESP] < 16)
+		return ~0u;
+	if (want->vector != VEC_PF)
 		return 0;
 	frame = want->gpr[ESP] + case_base(t, SS);
 	return want->cr2 - frame < 24u + (i.opcode == 0xca ? i.imm & 0xffff : 0)

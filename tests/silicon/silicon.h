@@ -112,9 +112,15 @@ int case_parse(struct testcase *t, const char *text);
 void make_single(struct testcase *t, unsigned form);
 void make_block(struct testcase *t);
 
-/* Bytes of an instruction of the form, no more than 15, with the rest of p random. Returns its length, 0 if it did not
- * work out this time. */
-unsigned encode_form(const struct form *f, uint8_t p[32], struct insn *i);
+/* Where memory operands are to be: at registers that point into the data pages, plus a small index. */
+struct addressing {
+	uint8_t pointer[4], npointers, index; /* pointer[0] is ESP */
+	bool no_stack;			      /* not at ESP: the return address is there */
+	uint32_t slot; /* its linear address */
+};
+/* Bytes of an instruction of the form, with the rest of p random. Returns its length, 0 if it did not work out this
+ * time; i->len is 0 if it must raise #UD. a NULL: any address. */
+unsigned encode_form(const struct form *f, uint8_t p[32], struct insn *i, const struct addressing *a);
 /* A linear address in or around the data pages, of the kinds that matter. */
 uint32_t random_target(const struct testcase *t);
 uint32_t random_data_target(const struct testcase *t); /* one that does not fault */

@@ -29,6 +29,33 @@ static unsigned put_address(uint8_t *p, unsigned mod, unsigned rm, bool wide)
 	return n + disp;
 }
 
+/* ModRM's mod and rm, SIB and displacement for an operand at a pointer. */
+static unsigned put_pointed(uint8_t *modrm, const struct addressing *a)
+{
+	uint8_t *p = modrm + 1, reg = a->pointer[a->no_stack ? 1 + below(a->npointers - 1u) : below(a->npointers)];
+	bool indexed = a->index != ESP && chance(25), sib = indexed || reg == ESP;
+	unsigned mod = chance(50) ? 1 : chance(50) ? 2 : 0, n = 0;
+	uint32_t disp = below(0x180) - 0xc0;
+
+	if (chance(10)) { /* absolute */
+		*modrm |= 5;
+		disp = a->slot + SLOT_DATA + 0x80 + below(RW_BYTES - 0xe00);
+		memcpy(p, &disp, 4);
+		return 4;
+	}
+	if (reg == EBP && mod == 0)
+		mod = 1;
+	if (mod == 1)
+		disp = (uint32_t)((int32_t)below(0x100) - 0x80);
+	if (chance(60))
+		disp &= ~15u;
+	*modrm |= (uint8_t)(mod << 6 | (sib ? 4 : reg));
+	if (sib)
+		p[n++] = (uint8_t)(below(4) << 6 | (indexed ? a->index : 4) << 3 | reg);
+	memcpy(p + n, &disp, 4);
+	return n + (mod == 1 ? 1 : mod == 2 ? 4 : 0);
+}
+
 static void put_immediate(uint8_t *p)
 {
 	uint32_t v = random_word(), w = rnd();
@@ -40,7 +67,7 @@ static void put_immediate(uint8_t *p)
 	memcpy(p + 4, &w, 4);
 }
 
-static unsigned put_prefixes(const struct form *f, uint8_t *p, bool *wide, bool lock)
+static unsigned put_prefixes(const struct form *f, uint8_t *p, bool *wide, bool lock, bool aimed)
 {
 	static const uint8_t overrides[] = {0x64, 0x65, 0x64, 0x65, 0x26, 0x2e, 0x36, 0x3e};
 	unsigned n = 0;
@@ -50,7 +77,7 @@ static unsigned put_prefixes(const struct form *f, uint8_t *p, bool *wide, bool 
 		p[n++] = 0xf0;
 	if (chance(12))
 		p[n++] = overrides[below(sizeof overrides)];
-	if (chance(f->mod == MOD_MEM ? 12 : 4)) {
+	if (!aimed && chance(f->mod == MOD_MEM ? 12 : 4)) {
 		p[n++] = 0x67;
 		*wide = false;
 	}
@@ -68,7 +95,7 @@ static unsigned put_prefixes(const struct form *f, uint8_t *p, bool *wide, bool 
 	return n;
 }
 
-unsigned encode_form(const struct form *f, uint8_t p[32], struct insn *i)
+unsigned encode_form(const struct form *f, uint8_t p[32], struct insn *i, const struct addressing *a)
 {
 	const bool undefined = f->mnemonic == ZYDIS_MNEMONIC_INVALID;
 	bool wide, lock = chance(f->lockable && f->mod == MOD_MEM ? 25 : undefined ? 5 : 1);
@@ -84,17 +111,21 @@ unsigned encode_form(const struct form *f, uint8_t p[32], struct insn *i)
 		g.op = (uint8_t)(f->map >= 2 ? f->op + below(16) : f->op);
 		g.mod = chance(50) ? MOD_MEM : MOD_REG;
 	}
-	n = put_prefixes(&g, p, &wide, lock);
+	n = put_prefixes(&g, p, &wide, lock, a != NULL);
 	if (g.map)
 		p[n++] = 0x0f;
 	if (g.map >= 2)
 		p[n++] = g.map == 2 ? 0x38 : 0x3a;
 	p[n++] = g.op;
 	if (g.mod != MOD_NONE) {
-		mod = g.mod == MOD_REG ? 3 : below(3);
-		rm = g.rm >= 0 ? (unsigned)g.rm : below(8);
+		bool pointed = a && g.mod == MOD_MEM;
+
+		mod = g.mod == MOD_REG ? 3 : pointed ? 0 : below(3);
+		rm = pointed ? 0 : g.rm >= 0 ? (unsigned)g.rm : below(8);
 		p[n++] = (uint8_t)(mod << 6 | (g.reg >= 0 ? (unsigned)g.reg : below(8)) << 3 | rm);
-		if (mod != 3)
+		if (pointed)
+			n += put_pointed(p + n - 1, a);
+		else if (mod != 3)
 			n += put_address(p + n, mod, rm, wide);
 	}
 	if (n > 15)
@@ -541,7 +572,7 @@ void make_single(struct testcase *t, unsigned form)
 	uint32_t operand = 0;
 
 	for (unsigned tries = 0; !len && tries < 1000; tries++)
-		len = encode_form(f, bytes, &i);
+		len = encode_form(f, bytes, &i, NULL);
 	t->image = below(IMAGES);
 	for (unsigned r = 0; r < 8; r++)
 		t->c.gpr[r] = chance(10) ? random_target(t) : random_word();
