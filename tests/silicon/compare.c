@@ -115,7 +115,8 @@ static void print_code(FILE *out, const struct testcase *t)
 			fprintf(out, "  %08x (undefined)\n", slot_at(t) + SLOT_CODE + t->c.code_at + at);
 			return;
 		}
-		fprintf(out, "  %08x %s\n", slot_at(t) + SLOT_CODE + t->c.code_at + at, d.text);
+		if (t->c.code[at] != 0x90) /* what shrinking has left */
+			fprintf(out, "  %08x %s\n", slot_at(t) + SLOT_CODE + t->c.code_at + at, d.text);
 		at += d.info.length;
 	}
 }

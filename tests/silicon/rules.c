@@ -147,6 +147,17 @@ static bool instruction(const struct testcase *t, const struct silicon_result *r
 	       DECODE_OK;
 }
 
+/* The offset of its memory operand in the segment: with the registers at the fault, or those that the case began with. */
+static uint32_t offset_of(const struct testcase *t, const struct silicon_result *want, const struct insn *i)
+{
+	static struct testcase then;
+
+	then = *t;
+	if (want->eip - (slot_at(t) + SLOT_CODE + t->c.code_at) < t->c.code_len)
+		memcpy(then.c.gpr, want->gpr, sizeof then.c.gpr);
+	return case_address(&then, i) - case_base(t, i->seg);
+}
+
 /* Faults push RF set (SDM vol. 3B 17.3.1.1). For INT3, INTO and traps the manual has it "as it was at the time", which
  * after a POPF or IRET that set it is 1 by the letter and 0 on AMD's CPUs. */
 static unsigned pushed_rf(const struct testcase *t, const struct silicon_result *want,
@@ -227,7 +238,7 @@ static unsigned wrapping_parts(const struct testcase *t, const struct silicon_re
 		return 0u - want->gpr[EDI] < 16 ? ~0u : 0;
 	if (!i.has_mem || !((i.opmap == 0 && i.opcode >= 0xd8 && i.opcode <= 0xdf) || (i.opmap == 1 && i.opcode == 0xae)))
 		return 0;
-	ea = case_address(t, &i) - case_base(t, i.seg);
+	ea = offset_of(t, want, &i);
 	top = i.adsize == 2 ? 0xffff : 0xffffffff;
 	return top - ea < 512 ? ~0u : 0;
 }
@@ -243,7 +254,7 @@ static unsigned wrapping_offset(const struct testcase *t, const struct silicon_r
 	(void)got;
 	if (!instruction(t, want, &i) || !i.has_mem || !case_base(t, i.seg))
 		return 0;
-	ea = case_address(t, &i) - case_base(t, i.seg);
+	ea = offset_of(t, want, &i);
 	return want->vector >= VEC_SS && want->vector <= VEC_GP && 0xffffffff - ea < 15 ? ~0u : 0;
 }
 

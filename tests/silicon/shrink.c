@@ -3,11 +3,16 @@
 
 #include "silicon.h"
 
-#define FAILS(t, s) (shrink_test((t), (s)) & DIFF_FAILURE)
+static bool died; /* in the way that it fails in */
 
 static bool try_case(struct testcase *t, const struct testcase *next, enum side_id s)
 {
-	if (!memcmp(t, next, sizeof *t) || !FAILS(next, s))
+	unsigned diff;
+
+	if (!memcmp(t, next, sizeof *t))
+		return false;
+	diff = shrink_test(next, s) & DIFF_FAILURE;
+	if (!diff || !!(diff & DIFF_DIED) != died)
 		return false;
 	*t = *next;
 	return true;
@@ -37,6 +42,26 @@ static void fewer_instructions(struct testcase *t, enum side_id s)
 
 		without(&next, k);
 		try_case(t, &next, s);
+	}
+}
+
+/* Cuts off the end, and begins later. */
+static void shorter(struct testcase *t, enum side_id s)
+{
+	struct testcase next;
+
+	for (unsigned k = 1; k < t->ninsn; k++) {
+		next = *t;
+		next.c.code_len = t->insn[k].at;
+		next.ninsn = k;
+		if (try_case(t, &next, s))
+			break;
+	}
+	for (unsigned k = t->ninsn - 1; k > 0; k--) {
+		next = *t;
+		next.c.eip = slot_at(t) + SLOT_CODE + t->c.code_at + t->insn[k].at;
+		if (try_case(t, &next, s))
+			break;
 	}
 }
 
@@ -78,6 +103,8 @@ static void plainer_state(struct testcase *t, enum side_id s)
 
 void shrink(struct testcase *t, enum side_id s)
 {
+	died = shrink_test(t, s) & DIFF_DIED;
+	shorter(t, s);
 	fewer_instructions(t, s);
 	plainer_state(t, s);
 	fewer_instructions(t, s);

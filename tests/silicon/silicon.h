@@ -130,7 +130,8 @@ uint32_t random_data_target(const struct testcase *t); /* one that does not faul
 enum side_id { SILICON, INTERP, BT, SIDES };
 extern const char *const side_names[SIDES];
 
-/* Starts what is not running. 0, or -1 with a message. */
+/* Starts what is not running. 0, or -1 with a message. Exits with SIDE_SKIP if the host cannot run the oracle. */
+#define SIDE_SKIP 77
 int side_start(enum side_id s, const char *dir);
 void side_stop(enum side_id s);
 /* Runs n cases: result k and the data pages of case k's slot are then to be seen. Cases have different slots.
