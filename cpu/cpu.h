@@ -183,6 +183,12 @@ static inline bool cpu_seg_flat(const struct seg *s)
 	return (s->attr & SEG_CODE) ? true : (s->attr & (SEG_RW | SEG_DC)) == SEG_RW;
 }
 
+/* Such a segment that may be written: a code segment in a data segment register may not (SDM vol. 3A 5.5). */
+static inline bool cpu_seg_flat_data(const struct seg *s)
+{
+	return cpu_seg_flat(s) && !(s->attr & SEG_CODE);
+}
+
 /* The guest's x87/SSE state is live in the host's registers: code that calls into a library compiled with SSE
  * saves it first (cpu_fpu_guard). Set around callouts of the light kind. */
 extern bool cpu_fpu_live;

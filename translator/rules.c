@@ -523,7 +523,8 @@ static unsigned jcc(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* loop target   ->   67 loop +5; jmp exit(next); jmp exit(target)        (a repeat prefix decides loope or loopne) */
+/* loop target   ->   67 loop +5; jmp exit(next); jmp exit(target)        (a repeat prefix decides loope or
+ * loopne) */
 static unsigned loop(struct tr *t, unsigned i)
 {
 	em8(&t->e, 0x67);

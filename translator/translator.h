@@ -40,9 +40,9 @@ static inline uint32_t translate_mode_with(const struct vcpu *c, uint32_t not_fl
 
 static inline uint32_t translate_mode(const struct vcpu *c)
 {
-	return translate_mode_with(c, (cpu_seg_flat(&c->seg[DS]) ? 0 : MODE_NF_DS) |
-					      (cpu_seg_flat(&c->seg[ES]) ? 0 : MODE_NF_ES) |
-					      (cpu_seg_flat(&c->seg[SS]) ? 0 : MODE_NF_SS));
+	return translate_mode_with(c, (cpu_seg_flat_data(&c->seg[DS]) ? 0 : MODE_NF_DS) |
+					      (cpu_seg_flat_data(&c->seg[ES]) ? 0 : MODE_NF_ES) |
+					      (cpu_seg_flat_data(&c->seg[SS]) ? 0 : MODE_NF_SS));
 }
 
 /* ------------------------------------------------------------------ sites: what traps taught about

@@ -39,7 +39,7 @@ static __attribute__((noinline)) void take_segment(struct bt *bt, unsigned s)
 	bt->seen[s] = *g;
 	c->hot.seg_base[s] = g->base;
 	c->hot.seg_poison[s] = easy ? 0 : 1ull << 32;
-	bt->not_flat = (bt->not_flat & ~mode_bit[s]) | (cpu_seg_flat(g) ? 0 : mode_bit[s]);
+	bt->not_flat = (bt->not_flat & ~mode_bit[s]) | (cpu_seg_flat_data(g) ? 0 : mode_bit[s]);
 }
 
 static inline void sync_segments(struct bt *bt)

@@ -1,12 +1,12 @@
 /* block.c - cases of many instructions: straight lines, loops, branches, calls.
  *
  * Some registers are set aside: pointers into the data pages (ESP among them), a small index, a loop counter.
- * Instructions that would change them are not taken, so that most memory operands hit; a few are left to chance and
- * fault in the middle of the block, where the state must be precise. Code goes like this:
+ * Instructions that would change them are not taken, so that most memory operands hit; a few are left to
+ *chance and fault in the middle of the block, where the state must be precise. Code goes like this:
  *
  *	functions, each ending in ret
- *	main: instructions; jcc over some; mov counter, n ... dec counter, jnz; call function; jmp, push and ret
- *	int3
+ *	main: instructions; jcc over some; mov counter, n ... dec counter, jnz; call function; jmp, push and
+ *ret int3
  */
 #include <string.h>
 
@@ -21,9 +21,9 @@ static ZydisDecoder decoder;
 
 struct builder {
 	struct testcase *t;
-	unsigned used;	       /* bytes of code */
-	struct addressing a;   /* pointers and index */
-	unsigned set_aside;    /* mask of registers */
+	unsigned used;	     /* bytes of code */
+	struct addressing a; /* pointers and index */
+	unsigned set_aside;  /* mask of registers */
 	unsigned counter;
 	unsigned function[FUNCTIONS], nfunctions;
 	bool in_loop;
@@ -43,7 +43,8 @@ static void emit(struct builder *b, const uint8_t *p, unsigned len, unsigned for
 	}
 	b->used += len;
 }
-#define EMIT(b, ...) emit((b), (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}), FORM_NONE)
+#define EMIT(b, ...)                                                                                         \
+	emit((b), (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}), FORM_NONE)
 
 static void emit_imm32(struct builder *b, uint8_t op, uint32_t v)
 {
@@ -59,7 +60,8 @@ static bool room(const struct builder *b)
 
 static bool is_string(const struct insn *i)
 {
-	return i->opmap == 0 && ((i->opcode >= 0xa4 && i->opcode <= 0xa7) || (i->opcode >= 0xaa && i->opcode <= 0xaf));
+	return i->opmap == 0 &&
+	       ((i->opcode >= 0xa4 && i->opcode <= 0xa7) || (i->opcode >= 0xaa && i->opcode <= 0xaf));
 }
 
 /* Percent of how often a mnemonic that comes up is taken; those not named here always are. */
@@ -68,9 +70,11 @@ static unsigned share(const struct insn *i)
 	unsigned op = i->opcode;
 
 	if (i->opmap == 0) {
-		if ((op & 0xf0) == 0x70 || (op >= 0xe0 && op <= 0xe3) || op == 0xe8 || op == 0xe9 || op == 0xeb)
+		if ((op & 0xf0) == 0x70 || (op >= 0xe0 && op <= 0xe3) || op == 0xe8 || op == 0xe9 ||
+		    op == 0xeb)
 			return 0; /* branches: made on purpose only */
-		if (op == 0x9a || op == 0xea || op == 0xc2 || op == 0xc3 || (op >= 0xc8 && op <= 0xcb) || op == 0xcf)
+		if (op == 0x9a || op == 0xea || op == 0xc2 || op == 0xc3 || (op >= 0xc8 && op <= 0xcb) ||
+		    op == 0xcf)
 			return 0;
 		if (op == 0xff && i->reg >= 2 && i->reg <= 5)
 			return 0;
@@ -108,8 +112,9 @@ static unsigned share(const struct insn *i)
 	}
 	if (i->opmap == 1 && ((op & 0xf0) == 0x80 || op == 0xa1 || op == 0xa9))
 		return (op & 0xf0) == 0x80 ? 0 : 2;
-	if (i->opmap == 1 && (op <= 0x01 || op == 0x06 || op == 0x08 || op == 0x09 || op == 0x0b ||
-			      (op >= 0x20 && op <= 0x23) || (op >= 0x30 && op <= 0x37) || op == 0xff || op == 0xb9))
+	if (i->opmap == 1 &&
+	    (op <= 0x01 || op == 0x06 || op == 0x08 || op == 0x09 || op == 0x0b ||
+	     (op >= 0x20 && op <= 0x23) || (op >= 0x30 && op <= 0x37) || op == 0xff || op == 0xb9))
 		return 2;
 	return 100;
 }
@@ -203,7 +208,9 @@ static unsigned pick_form(void)
 	for (;;) {
 		unsigned k = below(form_count);
 		const struct form *f = &forms[k];
-		bool integer = f->map == 0 ? f->op < 0xd8 || f->op > 0xdf : f->map == 1 && (f->op & 0xf0) != 0x10 && f->op >= 0x40 && !(f->op >= 0x50 && f->op <= 0x7f) && f->op < 0xc0;
+		bool integer = f->map == 0 ? f->op < 0xd8 || f->op > 0xdf
+					   : f->map == 1 && (f->op & 0xf0) != 0x10 && f->op >= 0x40 &&
+						     !(f->op >= 0x50 && f->op <= 0x7f) && f->op < 0xc0;
 
 		if (!f->mnemonic && !chance(2))
 			continue;
@@ -294,7 +301,8 @@ static void repeat(struct builder *b)
 		else
 			EMIT(b, 0x83, (uint8_t)(0xe8 + r), 1);
 		dist = (int32_t)top - (int32_t)b->used - 6;
-		EMIT(b, 0x0f, 0x85, (uint8_t)dist, (uint8_t)(dist >> 8), (uint8_t)(dist >> 16), (uint8_t)(dist >> 24));
+		EMIT(b, 0x0f, 0x85, (uint8_t)dist, (uint8_t)(dist >> 8), (uint8_t)(dist >> 16),
+		     (uint8_t)(dist >> 24));
 	}
 	b->in_loop = false;
 }

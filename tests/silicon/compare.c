@@ -5,9 +5,9 @@
 
 #define COMPARED_FLAGS (FL_ARITH | FL_TF | FL_IF | FL_DF | FL_NT | FL_RF | FL_AC | FL_ID)
 
-/* Bytes of the FXSAVE image that are not compared: the reserved ones (SDM vol. 1 table 10-2), MXCSR_MASK, and the
- * x87 pointers. Of those the host's kernel loses the selectors (it saves in the 64-bit format), and docs/limits.md says
- * what the translator does. */
+/* Bytes of the FXSAVE image that are not compared: the reserved ones (SDM vol. 1 table 10-2), MXCSR_MASK, and
+ * the x87 pointers. Of those the host's kernel loses the selectors (it saves in the 64-bit format), and
+ * docs/limits.md says what the translator does. */
 static bool fx_skipped(unsigned at)
 {
 	return at == 5 || (at >= 6 && at < 24) || (at >= 28 && at < 32) ||

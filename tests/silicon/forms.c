@@ -1,7 +1,7 @@
 /* forms.c - the list of opcode forms: (map, opcode, prefix, register or memory, ModRM.reg where it tells).
  *
- * All encodings of the four opcode maps are put to Zydis, and to the decoder under test for what the guest's CPU offers.
- * Forms that differ only in a prefix without effect count as one.
+ * All encodings of the four opcode maps are put to Zydis, and to the decoder under test for what the guest's
+ * CPU offers. Forms that differ only in a prefix without effect count as one.
  */
 #include <stdlib.h>
 #include <string.h>

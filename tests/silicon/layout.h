@@ -1,16 +1,16 @@
 /* layout.h - what the generator, the silicon oracle and the guest kernel agree on: where things are mapped,
  * and what is handed over. Included by C of both word sizes and by assembly.
  *
- * A batch is up to SLOTS cases. Each has a slot of its own in the linear address space, the same on silicon and in
- * the guest (offsets within the slot):
+ * A batch is up to SLOTS cases. Each has a slot of its own in the linear address space, the same on silicon
+ *and in the guest (offsets within the slot):
  *
  *	0x1000-0x2fff	code, readable and executable	int3 wherever no code is
  *	0x4000-0x5fff	data, readable and writable
  *	0x6000-0x6fff	data, readable
  *
- * and nothing between them. All that the oracle and the guest kernel need for themselves lies in PRIVATE_AT to
- * PRIVATE_END; the rest of the 4 GiB is unmapped. In the guest, guest-physical addresses are the same as linear
- * ones.
+ * and nothing between them. All that the oracle and the guest kernel need for themselves lies in PRIVATE_AT
+ *to PRIVATE_END; the rest of the 4 GiB is unmapped. In the guest, guest-physical addresses are the same as
+ *linear ones.
  */
 #ifndef SILICON_LAYOUT_H
 #define SILICON_LAYOUT_H
@@ -45,15 +45,15 @@
 #define TLS_PAGES    8
 
 /* struct silicon_case */
-#define CASE_GPR     512
-#define CASE_EIP     544
-#define CASE_EFLAGS  548
-#define CASE_SEL     552
-#define CASE_SIZE    1024
-#define CODE_MAX     384
+#define CASE_GPR    512
+#define CASE_EIP    544
+#define CASE_EFLAGS 548
+#define CASE_SEL    552
+#define CASE_SIZE   1024
+#define CODE_MAX    384
 
-#define GUEST_PORT   0x510 /* reading it hands the results over and waits for the next batch */
-#define GUEST_PANIC  0x514 /* written with a vector: the guest kernel has faulted */
+#define GUEST_PORT  0x510 /* reading it hands the results over and waits for the next batch */
+#define GUEST_PANIC 0x514 /* written with a vector: the guest kernel has faulted */
 
 #ifndef __ASSEMBLER__
 #include <stdint.h>
@@ -100,9 +100,9 @@ _Static_assert(__builtin_offsetof(struct silicon_case, eip) == CASE_EIP, "layout
 _Static_assert(__builtin_offsetof(struct silicon_case, sel) == CASE_SEL, "layout");
 
 /* The oracle's shared memory: a batch, then each slot's code and data pages. */
-#define ORACLE_SLOTS	    ((sizeof(struct silicon_batch) + 4095u) & ~4095u)
-#define ORACLE_SLOT_BYTES   (CODE_BYTES + DATA_BYTES)
-#define ORACLE_BYTES	    (ORACLE_SLOTS + SLOTS * ORACLE_SLOT_BYTES)
+#define ORACLE_SLOTS	  ((sizeof(struct silicon_batch) + 4095u) & ~4095u)
+#define ORACLE_SLOT_BYTES (CODE_BYTES + DATA_BYTES)
+#define ORACLE_BYTES	  (ORACLE_SLOTS + SLOTS * ORACLE_SLOT_BYTES)
 #endif
 
 #endif

@@ -1,4 +1,5 @@
-/* main.c - the silicon comparison: options, the loop, the report. tests/silicon/run --help tells how it is used. */
+/* main.c - the silicon comparison: options, the loop, the report. tests/silicon/run --help tells how it is
+ * used. */
 #include <errno.h>
 #include <getopt.h>
 #include <libgen.h>
@@ -28,7 +29,8 @@ static struct {
 } count;
 static unsigned *form_cases; /* in single cases, and in blocks */
 static volatile sig_atomic_t interrupted;
-/* A case of this batch did, and was excused, what may have written to others' slots or to the oracle itself. */
+/* A case of this batch did, and was excused, what may have written to others' slots or to the oracle itself.
+ */
 static bool spoilt;
 
 static double now(void)
@@ -49,7 +51,8 @@ static void on_interrupt(int sig)
 
 static unsigned compare_sides(const struct testcase *t, unsigned k, enum side_id s)
 {
-	return compare(t, s, side_result(SILICON, k), side_result(s, k), side_data(SILICON, t), side_data(s, t));
+	return compare(t, s, side_result(SILICON, k), side_result(s, k), side_data(SILICON, t),
+		       side_data(s, t));
 }
 
 /* Runs one case by itself on silicon and s. */
@@ -159,7 +162,7 @@ static void take(const struct testcase *t, enum side_id s, unsigned diff)
 		return;
 	diff &= ~DIFF_EXCUSED;
 	if (diff == DIFF_PRIVATE)
-		count.private++;
+		count.private ++;
 	else if (diff == DIFF_UNDEFINED)
 		count.undefined++;
 	else
@@ -221,7 +224,8 @@ static bool next_case(struct testcase *t, unsigned slot)
 	static unsigned long blocks;
 
 	case_init(t, slot);
-	if (opt.each ? blocks < opt.blocks && (round_ == opt.each || chance(opt.percent)) : chance(opt.percent)) {
+	if (opt.each ? blocks < opt.blocks && (round_ == opt.each || chance(opt.percent))
+		     : chance(opt.percent)) {
 		make_block(t);
 		blocks++;
 		return true;
@@ -246,7 +250,8 @@ static void status(double start, bool last)
 		return;
 	then = t;
 	fprintf(stderr,
-		"%s%lu cases, %lu blocks, %lu instructions, %lu differences, %.0f cases/s (%.1f million an hour)%s",
+		"%s%lu cases, %lu blocks, %lu instructions, %lu differences, %.0f cases/s (%.1f million an "
+		"hour)%s",
 		tty ? "\r" : "", count.cases, count.blocks, count.insns, count.failures,
 		(double)count.cases / (t - start), (double)count.cases / (t - start) * 3600 / 1e6,
 		tty && !last ? "" : "\n");
@@ -342,7 +347,8 @@ static int summary(void)
 			fewest = form_cases[k];
 	if (opt.coverage)
 		print_coverage();
-	printf("%lu cases (%lu of them blocks), %lu instructions; %u forms, each at least %u times; compared with",
+	printf("%lu cases (%lu of them blocks), %lu instructions; %u forms, each at least %u times; compared "
+	       "with",
 	       count.cases, count.blocks, count.insns, form_count, opt.replay || opt.file ? 0 : fewest);
 	for (enum side_id s = INTERP; s < SIDES; s++)
 		if (opt.side[s])
@@ -354,29 +360,36 @@ static int summary(void)
 	return count.failures != 0;
 }
 
-static const char help[] =
-	"usage: tests/silicon/run [OPTION...]\n"
-	"Runs random user-level code on this CPU and in bt86, and compares.\n"
-	"  --seconds N     for so long (60)\n"
-	"  --each N        until every opcode form has been run N times (no time limit)\n"
-	"  --blocks N      and, with --each, N random blocks (0)\n"
-	"  --percent N     share of blocks otherwise (30)\n"
-	"  --seed S        where the random numbers start (1)\n"
-	"  --engine E      bt, interp or both (both)\n"
-	"  --replay CASE   this case only\n"
-	"  --file FILE     the cases in FILE only, one a line\n"
-	"  --failures N    give up after about N different ones (20)\n"
-	"  --no-shrink     print failing cases as they were found\n"
-	"  --coverage      print how often each form was run, alone and in blocks\n"
-	"Exit status: 0 no differences, 1 differences, 2 it could not run.\n";
+static const char help[] = "usage: tests/silicon/run [OPTION...]\n"
+			   "Runs random user-level code on this CPU and in bt86, and compares.\n"
+			   "  --seconds N     for so long (60)\n"
+			   "  --each N        until every opcode form has been run N times (no time limit)\n"
+			   "  --blocks N      and, with --each, N random blocks (0)\n"
+			   "  --percent N     share of blocks otherwise (30)\n"
+			   "  --seed S        where the random numbers start (1)\n"
+			   "  --engine E      bt, interp or both (both)\n"
+			   "  --replay CASE   this case only\n"
+			   "  --file FILE     the cases in FILE only, one a line\n"
+			   "  --failures N    give up after about N different ones (20)\n"
+			   "  --no-shrink     print failing cases as they were found\n"
+			   "  --coverage      print how often each form was run, alone and in blocks\n"
+			   "Exit status: 0 no differences, 1 differences, 2 it could not run.\n";
 
 static void parse_options(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"seconds", 1, 0, 's'},	 {"each", 1, 0, 'e'},	 {"blocks", 1, 0, 'b'},
-		{"percent", 1, 0, 'p'},	 {"seed", 1, 0, 'S'},	 {"engine", 1, 0, 'E'},
-		{"replay", 1, 0, 'r'},	 {"file", 1, 0, 'f'},	 {"failures", 1, 0, 'F'},
-		{"no-shrink", 0, 0, 'n'}, {"coverage", 0, 0, 'c'}, {"help", 0, 0, 'h'},
+		{"seconds", 1, 0, 's'},
+		{"each", 1, 0, 'e'},
+		{"blocks", 1, 0, 'b'},
+		{"percent", 1, 0, 'p'},
+		{"seed", 1, 0, 'S'},
+		{"engine", 1, 0, 'E'},
+		{"replay", 1, 0, 'r'},
+		{"file", 1, 0, 'f'},
+		{"failures", 1, 0, 'F'},
+		{"no-shrink", 0, 0, 'n'},
+		{"coverage", 0, 0, 'c'},
+		{"help", 0, 0, 'h'},
 		{0},
 	};
 	const char *engine = "both";

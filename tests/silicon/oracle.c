@@ -1,14 +1,14 @@
 /* oracle.c - the silicon oracle: a 32-bit Linux process that executes cases natively, in compatibility mode.
  *
- * It has no C library and is linked at IMAGE_AT. File descriptor 3 is the shared memory (layout.h), 4 is where
- * requests come from and 5 where answers go, one byte each for a batch. A case ends in a signal, at the latest with the
- * int3 behind its code; the handler notes the state in the signal frame as the result and enters the next case
- * without returning. Since the stack pointer of a case never lies on the alternate stack, every signal finds that
- * stack empty.
+ * It has no C library and is linked at IMAGE_AT. File descriptor 3 is the shared memory (layout.h), 4 is
+ * where requests come from and 5 where answers go, one byte each for a batch. A case ends in a signal, at the
+ * latest with the int3 behind its code; the handler notes the state in the signal frame as the result and
+ * enters the next case without returning. Since the stack pointer of a case never lies on the alternate
+ * stack, every signal finds that stack empty.
  *
  * At the start everything that is not the cases' or in the private range is unmapped (the initial stack, the
- * vDSO), so that stray pointers find holes, as they do in the guest; and system calls other than those needed are
- * forbidden, in case a case makes one.
+ * vDSO), so that stray pointers find holes, as they do in the guest; and system calls other than those needed
+ * are forbidden, in case a case makes one.
  */
 #include "layout.h"
 
@@ -27,20 +27,20 @@
 #define SYS_mmap2	    192
 #define SYS_set_thread_area 243
 
-#define PROT_READ  1
-#define PROT_WRITE 2
-#define PROT_EXEC  4
-#define MAP_SHARED 1
-#define MAP_FIXED  0x10
-#define MAP_POPULATE 0x8000 /* page-fault error codes tell whether a page was present */
+#define PROT_READ	    1
+#define PROT_WRITE	    2
+#define PROT_EXEC	    4
+#define MAP_SHARED	    1
+#define MAP_FIXED	    0x10
+#define MAP_POPULATE	    0x8000 /* page-fault error codes tell whether a page was present */
 
 #define PR_SET_PDEATHSIG    1
 #define PR_SET_SECCOMP	    22
 #define PR_SET_NO_NEW_PRIVS 38
 
-#define FD_MEMORY   3
-#define FD_REQUESTS 4
-#define FD_ANSWERS  5
+#define FD_MEMORY	    3
+#define FD_REQUESTS	    4
+#define FD_ANSWERS	    5
 
 static struct silicon_batch *const batch = (struct silicon_batch *)BATCH_AT;
 
@@ -82,8 +82,8 @@ static void copy(void *to, const void *from, uint32_t n)
 
 static void map_file(uint32_t at, uint32_t len, int prot, uint32_t offset)
 {
-	if (call(SYS_mmap2, at, len, (uint32_t)prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE, FD_MEMORY, offset >> 12) !=
-	    (int)at)
+	if (call(SYS_mmap2, at, len, (uint32_t)prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE, FD_MEMORY,
+		 offset >> 12) != (int)at)
 		die(10);
 }
 

@@ -147,7 +147,8 @@ static bool instruction(const struct testcase *t, const struct silicon_result *r
 	       DECODE_OK;
 }
 
-/* The offset of its memory operand in the segment: with the registers at the fault, or those that the case began with. */
+/* The offset of its memory operand in the segment: with the registers at the fault, or those that the case
+ * began with. */
 static uint32_t offset_of(const struct testcase *t, const struct silicon_result *want, const struct insn *i)
 {
 	static struct testcase then;
@@ -158,8 +159,8 @@ static uint32_t offset_of(const struct testcase *t, const struct silicon_result 
 	return case_address(&then, i) - case_base(t, i->seg);
 }
 
-/* Faults push RF set (SDM vol. 3B 17.3.1.1). For INT3, INTO and traps the manual has it "as it was at the time", which
- * after a POPF or IRET that set it is 1 by the letter and 0 on AMD's CPUs. */
+/* Faults push RF set (SDM vol. 3B 17.3.1.1). For INT3, INTO and traps the manual has it "as it was at the
+ * time", which after a POPF or IRET that set it is 1 by the letter and 0 on AMD's CPUs. */
 static unsigned pushed_rf(const struct testcase *t, const struct silicon_result *want,
 			  const struct silicon_result *got)
 {
@@ -170,8 +171,8 @@ static unsigned pushed_rf(const struct testcase *t, const struct silicon_result 
 		       : 0;
 }
 
-/* INT1 is a trap (SDM vol. 3A 6.3.1), but hypervisors on AMD's CPUs that intercept #DB hand it on with the address of
- * INT1 itself. */
+/* INT1 is a trap (SDM vol. 3A 6.3.1), but hypervisors on AMD's CPUs that intercept #DB hand it on with the
+ * address of INT1 itself. */
 static unsigned int1_eip(const struct testcase *t, const struct silicon_result *want,
 			 const struct silicon_result *got)
 {
@@ -188,9 +189,9 @@ static bool far_return(const struct insn *i)
 	return i->opmap == 0 && (i->opcode == 0xca || i->opcode == 0xcb || i->opcode == 0xcf);
 }
 
-/* In which order a far return or IRET reads its frame is not told by the pseudocode in SDM vol. 2 as far as faults go:
- * AMD's CPUs read CS (IRET: EFLAGS) first, and with RET n look at the place of SS even before they know that it will be
- * needed. */
+/* In which order a far return or IRET reads its frame is not told by the pseudocode in SDM vol. 2 as far as
+ * faults go: AMD's CPUs read CS (IRET: EFLAGS) first, and with RET n look at the place of SS even before they
+ * know that it will be needed. */
 static unsigned frame_order(const struct testcase *t, const struct silicon_result *want,
 			    const struct silicon_result *got)
 {
@@ -209,8 +210,8 @@ static unsigned frame_order(const struct testcase *t, const struct silicon_resul
 		       : 0;
 }
 
-/* A fault restores the state before the instruction (SDM vol. 3A 6.5), but on AMD's CPUs POPA has by then loaded the
- * registers up to the one that faulted. */
+/* A fault restores the state before the instruction (SDM vol. 3A 6.5), but on AMD's CPUs POPA has by then
+ * loaded the registers up to the one that faulted. */
 static unsigned partial_popa(const struct testcase *t, const struct silicon_result *want,
 			     const struct silicon_result *got)
 {
@@ -222,9 +223,9 @@ static unsigned partial_popa(const struct testcase *t, const struct silicon_resu
 		       : 0;
 }
 
-/* Whether an operand beyond the highest address faults is the implementation's choice (SDM vol. 3A 5.3), and so is at
- * which of its parts if it is accessed in parts: x87 environments, 80-bit operands, FXSAVE, masked moves. With 16-bit addresses
- * the same holds at 64 KiB (SDM vol. 3B 21.33). */
+/* Whether an operand beyond the highest address faults is the implementation's choice (SDM vol. 3A 5.3), and
+ * so is at which of its parts if it is accessed in parts: x87 environments, 80-bit operands, FXSAVE, masked
+ * moves. With 16-bit addresses the same holds at 64 KiB (SDM vol. 3B 21.33). */
 static unsigned wrapping_parts(const struct testcase *t, const struct silicon_result *want,
 			       const struct silicon_result *got)
 {
@@ -236,15 +237,16 @@ static unsigned wrapping_parts(const struct testcase *t, const struct silicon_re
 		return 0;
 	if (i.mnemonic == M(MASKMOVQ) || i.mnemonic == M(MASKMOVDQU))
 		return 0u - want->gpr[EDI] < 16 ? ~0u : 0;
-	if (!i.has_mem || !((i.opmap == 0 && i.opcode >= 0xd8 && i.opcode <= 0xdf) || (i.opmap == 1 && i.opcode == 0xae)))
+	if (!i.has_mem ||
+	    !((i.opmap == 0 && i.opcode >= 0xd8 && i.opcode <= 0xdf) || (i.opmap == 1 && i.opcode == 0xae)))
 		return 0;
 	ea = offset_of(t, want, &i);
 	top = i.adsize == 2 ? 0xffff : 0xffffffff;
 	return top - ea < 512 ? ~0u : 0;
 }
 
-/* The same choice for segments with a base and a limit of 4 GiB: silicon and the interpreter find the operand beyond the
- * limit, translated code goes on at the segment's start. */
+/* The same choice for segments with a base and a limit of 4 GiB: silicon and the interpreter find the operand
+ * beyond the limit, translated code goes on at the segment's start. */
 static unsigned wrapping_offset(const struct testcase *t, const struct silicon_result *want,
 				const struct silicon_result *got)
 {

@@ -1,4 +1,5 @@
-/* shrink.c - makes a failing case small: fewer instructions, plainer registers and memory, as long as it fails. */
+/* shrink.c - makes a failing case small: fewer instructions, plainer registers and memory, as long as it
+ * fails. */
 #include <string.h>
 
 #include "silicon.h"

@@ -1,10 +1,10 @@
 /* sides.c - the processes that run cases.
  *
- * Silicon is a 32-bit process (oracle.c); its memory is a memfd mapped in both. The others are machines of bt86, each in
- * a process of its own that has nothing but a CPU, memory and a port (GUEST_PORT): the machine is made here, then the
- * process forks, and the child runs it. Guest RAM is shared memory, so that cases and results need no transport;
- * only code goes through the guest kernel's hands, because writing it is what the VMM has to see. Requests and
- * answers are bytes on pipes.
+ * Silicon is a 32-bit process (oracle.c); its memory is a memfd mapped in both. The others are machines of
+ * bt86, each in a process of its own that has nothing but a CPU, memory and a port (GUEST_PORT): the machine
+ * is made here, then the process forks, and the child runs it. Guest RAM is shared memory, so that cases and
+ * results need no transport; only code goes through the guest kernel's hands, because writing it is what the
+ * VMM has to see. Requests and answers are bytes on pipes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +30,7 @@ static struct side {
 	pid_t pid;
 	int to, from;
 	struct silicon_batch *batch;
-	uint8_t *memory;	/* silicon: the shared file */
+	uint8_t *memory;	 /* silicon: the shared file */
 	struct machine *machine; /* bt86 */
 	struct boot *boot;
 	bool first;
@@ -108,7 +108,8 @@ static void port_write(void *opaque, uint32_t offset, uint32_t value, unsigned s
 	(void)opaque;
 	(void)offset;
 	(void)size;
-	fprintf(stderr, "silicon: the guest kernel got vector %u at ...%06x\n", value >> 24, value & 0xffffff);
+	fprintf(stderr, "silicon: the guest kernel got vector %u at ...%06x\n", value >> 24,
+		value & 0xffffff);
 	_exit(1);
 }
 
@@ -130,7 +131,8 @@ static int make_machine(struct side *s, enum side_id id, const char *dir, int *r
 		fprintf(stderr, "silicon: %s\n", err);
 		return -1;
 	}
-	s->batch = (struct silicon_batch *)(void *)mem_ptr(machine_mem(s->machine), BATCH_AT, sizeof *s->batch);
+	s->batch =
+		(struct silicon_batch *)(void *)mem_ptr(machine_mem(s->machine), BATCH_AT, sizeof *s->batch);
 	pio_register(s->machine, GUEST_PORT, 8, &ops, s->machine);
 	s->pid = fork();
 	if (s->pid == 0) {

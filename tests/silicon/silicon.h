@@ -1,4 +1,5 @@
-/* silicon.h - comparing the interpreter and the translator with the host's CPU: what the parts of the program are.
+/* silicon.h - comparing the interpreter and the translator with the host's CPU: what the parts of the program
+ *are.
  *
  *	forms.c		every opcode form that user code can execute, from Zydis' tables
  *	values.c	random numbers that matter, register and memory contents
@@ -36,21 +37,21 @@ static inline bool chance(unsigned percent)
 	return below(100) < percent;
 }
 
-uint32_t random_word(void);			   /* a value that matters */
-uint32_t random_flags(void);			   /* initial EFLAGS */
-void random_fx(uint8_t fx[512]);		   /* a loadable FXSAVE image */
-uint16_t random_selector(void);			   /* for data segment registers and descriptor queries */
-uint16_t random_code_selector(void);		   /* for far transfers */
+uint32_t random_word(void);	     /* a value that matters */
+uint32_t random_flags(void);	     /* initial EFLAGS */
+void random_fx(uint8_t fx[512]);     /* a loadable FXSAVE image */
+uint16_t random_selector(void);	     /* for data segment registers and descriptor queries */
+uint16_t random_code_selector(void); /* for far transfers */
 
 /* ------------------------------------------------------------------ forms.c */
 
 enum form_mod { MOD_NONE, MOD_MEM, MOD_REG };
 
 struct form {
-	uint8_t map, op; /* as in struct insn */
-	uint8_t prefix;	 /* 0, 66, F2 or F3 */
-	uint8_t mod;	 /* enum form_mod */
-	int8_t reg, rm;	 /* -1: any */
+	uint8_t map, op;   /* as in struct insn */
+	uint8_t prefix;	   /* 0, 66, F2 or F3 */
+	uint8_t mod;	   /* enum form_mod */
+	int8_t reg, rm;	   /* -1: any */
 	uint16_t mnemonic; /* ZYDIS_MNEMONIC_INVALID: encodings that must raise #UD */
 	bool lockable;
 };
@@ -60,8 +61,8 @@ extern unsigned form_count;
 void forms_init(void);
 void form_name(const struct form *f, char *out, size_t len);
 
-/* Whether the encoding may be compared: decodes as the same instruction on the guest's CPU and on silicon, and no rule
- * excludes it. *reason is set for EXCLUDED. */
+/* Whether the encoding may be compared: decodes as the same instruction on the guest's CPU and on silicon,
+ * and no rule excludes it. *reason is set for EXCLUDED. */
 enum form_verdict { FORM_OK, FORM_UNDEFINED, FORM_EXCLUDED };
 enum form_verdict form_check(const uint8_t *p, unsigned avail, struct insn *i, const char **reason);
 
@@ -116,10 +117,10 @@ void make_block(struct testcase *t);
 struct addressing {
 	uint8_t pointer[4], npointers, index; /* pointer[0] is ESP */
 	bool no_stack;			      /* not at ESP: the return address is there */
-	uint32_t slot; /* its linear address */
+	uint32_t slot;			      /* its linear address */
 };
-/* Bytes of an instruction of the form, with the rest of p random. Returns its length, 0 if it did not work out this
- * time; i->len is 0 if it must raise #UD. a NULL: any address. */
+/* Bytes of an instruction of the form, with the rest of p random. Returns its length, 0 if it did not work
+ * out this time; i->len is 0 if it must raise #UD. a NULL: any address. */
 unsigned encode_form(const struct form *f, uint8_t p[32], struct insn *i, const struct addressing *a);
 /* A linear address in or around the data pages, of the kinds that matter. */
 uint32_t random_target(const struct testcase *t);
@@ -130,7 +131,8 @@ uint32_t random_data_target(const struct testcase *t); /* one that does not faul
 enum side_id { SILICON, INTERP, BT, SIDES };
 extern const char *const side_names[SIDES];
 
-/* Starts what is not running. 0, or -1 with a message. Exits with SIDE_SKIP if the host cannot run the oracle. */
+/* Starts what is not running. 0, or -1 with a message. Exits with SIDE_SKIP if the host cannot run the
+ * oracle. */
 #define SIDE_SKIP 77
 int side_start(enum side_id s, const char *dir);
 void side_stop(enum side_id s);

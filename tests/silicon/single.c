@@ -1,7 +1,8 @@
-/* single.c - cases of one instruction: an encoding of the form, registers and memory in which it does something.
+/* single.c - cases of one instruction: an encoding of the form, registers and memory in which it does
+ * something.
  *
- * Most memory operands are aimed at the data pages, in all alignments and across the borders of pages with different
- * rights; a register, the displacement or the base of a segment is set so that they get there.
+ * Most memory operands are aimed at the data pages, in all alignments and across the borders of pages with
+ * different rights; a register, the displacement or the base of a segment is set so that they get there.
  */
 #include <string.h>
 
@@ -32,7 +33,8 @@ static unsigned put_address(uint8_t *p, unsigned mod, unsigned rm, bool wide)
 /* ModRM's mod and rm, SIB and displacement for an operand at a pointer. */
 static unsigned put_pointed(uint8_t *modrm, const struct addressing *a)
 {
-	uint8_t *p = modrm + 1, reg = a->pointer[a->no_stack ? 1 + below(a->npointers - 1u) : below(a->npointers)];
+	uint8_t *p = modrm + 1,
+		reg = a->pointer[a->no_stack ? 1 + below(a->npointers - 1u) : below(a->npointers)];
 	bool indexed = a->index != ESP && chance(25), sib = indexed || reg == ESP;
 	unsigned mod = chance(50) ? 1 : chance(50) ? 2 : 0, n = 0;
 	uint32_t disp = below(0x180) - 0xc0;
@@ -495,13 +497,14 @@ static void particulars(struct testcase *t, struct insn *i, uint32_t operand)
 			gpr[ECX] = chance(50) ? below(3) : rnd() << 16 | below(3);
 		break;
 	}
-	if (i->opmap == 0 && ((i->opcode >= 0xa4 && i->opcode <= 0xa7) || (i->opcode >= 0xaa && i->opcode <= 0xaf) ||
-			      (i->opcode >= 0x6c && i->opcode <= 0x6f)))
+	if (i->opmap == 0 &&
+	    ((i->opcode >= 0xa4 && i->opcode <= 0xa7) || (i->opcode >= 0xaa && i->opcode <= 0xaf) ||
+	     (i->opcode >= 0x6c && i->opcode <= 0x6f)))
 		aim_string(t, i);
 	if (i->opmap == 0 && i->opcode == 0xff && (i->reg == 2 || i->reg == 4))
 		aim_indirect(t, i, operand);
-	if (i->opmap == 0 && ((i->opcode == 0xff && (i->reg == 3 || i->reg == 5)) || i->opcode == 0x9a ||
-			      i->opcode == 0xea))
+	if (i->opmap == 0 &&
+	    ((i->opcode == 0xff && (i->reg == 3 || i->reg == 5)) || i->opcode == 0x9a || i->opcode == 0xea))
 		aim_far(t, i, operand, true);
 	if ((i->opmap == 0 && ((i->opcode & 0xf0) == 0x70 || (i->opcode >= 0xe0 && i->opcode <= 0xe3) ||
 			       i->opcode == 0xe8 || i->opcode == 0xe9 || i->opcode == 0xeb)) ||

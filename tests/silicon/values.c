@@ -25,9 +25,9 @@ uint32_t rnd(void)
 
 uint32_t random_word(void)
 {
-	static const uint32_t edges[] = {0,	 1,	 0xffffffff, 0x80000000, 0x7fffffff, 0xffff,	 0x8000,
-					 0x7fff, 0xff,	 0x80,	     0x7f,	 0xfffffffe, 0x80000001, 0x10000,
-					 0x99,	 0x9a9a, 0x0f0f0f0f, 0xaaaaaaaa};
+	static const uint32_t edges[] = {0,	     1,	      0xffffffff, 0x80000000, 0x7fffffff, 0xffff,
+					 0x8000,     0x7fff,  0xff,	  0x80,	      0x7f,	  0xfffffffe,
+					 0x80000001, 0x10000, 0x99,	  0x9a9a,     0x0f0f0f0f, 0xaaaaaaaa};
 
 	switch (below(8)) {
 	case 0:
@@ -67,8 +67,8 @@ static bool usable(uint16_t sel)
 
 uint16_t random_selector(void)
 {
-	static const uint16_t common[] = {USER_DATA, USER_DATA,	 USER_DATA,  0,		 TLS_SEL(0), TLS_SEL(1),
-					  TLS_SEL(2), TLS_SEL(0), USER_CODE, USER_DATA};
+	static const uint16_t common[] = {USER_DATA,  USER_DATA,  USER_DATA,  0,	 TLS_SEL(0),
+					  TLS_SEL(1), TLS_SEL(2), TLS_SEL(0), USER_CODE, USER_DATA};
 	uint16_t sel;
 
 	if (chance(75))

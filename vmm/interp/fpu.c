@@ -78,8 +78,8 @@ int fpu_operand(struct vcpu *c, const struct insn *i, unsigned len, bool write, 
 }
 
 /* The operand of an instruction that is run. #AC: 10-byte operands and masked moves ask for multiples of 8,
- * the others for their size; where 16-byte alignment is required, #GP comes first, before the limit check, which
- * may give #SS. */
+ * the others for their size; where 16-byte alignment is required, #GP comes first, before the limit check,
+ * which may give #SS. */
 static int open_operand(struct vcpu *c, const struct insn *i, const struct hostunit_op *op, struct fpu_mem *m)
 {
 	struct insn at_edi;

@@ -1,9 +1,9 @@
 /* kernel.c - the guest kernel that runs batches of cases at CPL 3 (layout.h).
  *
- * It sets up what 64-bit Linux gives a 32-bit process, as far as user code can tell: the user's entries of the GDT, CR0,
- * paging with NX (PAE), no I/O permissions, vectors 3 and 4 open to user code. Then it reads GUEST_PORT, which gives the
- * number of cases in the batch, puts each case's code into its slot, enters it, and notes the state at the exception
- * that ends it.
+ * It sets up what 64-bit Linux gives a 32-bit process, as far as user code can tell: the user's entries of
+ * the GDT, CR0, paging with NX (PAE), no I/O permissions, vectors 3 and 4 open to user code. Then it reads
+ * GUEST_PORT, which gives the number of cases in the batch, puts each case's code into its slot, enters it,
+ * and notes the state at the exception that ends it.
  */
 #include "../layout.h"
 
