@@ -75,7 +75,7 @@ struct block {
 	uint8_t ninsn;
 	uint8_t nexits;
 	bool valid;
-	bool pure;	   /* every instruction touches registers and memory only; what --verify may check */
+	bool fpu;	   /* some instruction may use x87, MMX or SSE state */
 	uint32_t pad;	   /* arena offset of the landing pad, 0 if none */
 	uint32_t pad_miss; /* arena offset of the pad's mismatch path */
 	struct exit_link exits[CACHE_MAX_EXITS];

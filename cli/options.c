@@ -181,20 +181,27 @@ static int set_stats(struct options *o, const struct option_row *row, const char
 	return value ? set_file(o, row, value, err, errlen) : 0;
 }
 
+/* every=N and first=K, one or both, separated by a comma; a bare number is N. */
 static int set_verify(struct options *o, const struct option_row *row, const char *value, char *err,
 		      size_t errlen)
 {
-	char *end;
-	unsigned long n = 1;
+	const char *p = value;
 
 	(void)row;
-	if (value) {
-		const char *digits = strncmp(value, "every=", 6) ? value : value + 6;
-		n = strtoul(digits, &end, 10);
-		if (*end || end == digits || n == 0 || n > 1000000000)
-			return FAIL("--verify '%s' is not 'every=N' with N from 1 to 1000000000", value);
+	o->machine.verify_every = value ? 0 : 1;
+	o->machine.verify_first = 0;
+	while (p) {
+		bool first = !strncmp(p, "first=", 6);
+		const char *digits = first || !strncmp(p, "every=", 6) ? p + 6 : p;
+		char *end;
+		unsigned long n = strtoul(digits, &end, 10);
+		if ((*end && *end != ',') || *digits < '0' || *digits > '9' || n == 0 || n > 1000000000)
+			return FAIL(
+				"--verify '%s' is not every=N or first=K with numbers from 1 to 1000000000",
+				value);
+		*(first ? &o->machine.verify_first : &o->machine.verify_every) = (unsigned)n;
+		p = *end ? end + 1 : NULL;
 	}
-	o->machine.verify_every = (unsigned)n;
 	return 0;
 }
 
@@ -262,8 +269,10 @@ static const struct option_row option_table[] = {
 	 "System.map or ELF file with the guest's symbols, for --perf-map, -d and the monitor"},
 	{"bt-range", TAKES_VALUE, "LO-HI", set_bt_range, 0,
 	 "translate only code at linear addresses LO to HI (hexadecimal), interpret the rest"},
-	{"verify", MAY_TAKE_VALUE, "every=N", set_verify, 0,
-	 "run each (or every Nth) block in the interpreter too and stop at the first difference"},
+	{"verify", MAY_TAKE_VALUE, "WHICH", set_verify, 0,
+	 "compare translated code with the interpreter, stop at the first difference; WHICH is every=N "
+	 "(every Nth "
+	 "block run), first=K (each block's first K runs) or both with a comma; all if not given"},
 	{"help", TAKES_NOTHING, NULL, set_flag, AT(help), "print this and exit"},
 	{"version", TAKES_NOTHING, NULL, set_flag, AT(version), "print the version and exit"},
 };

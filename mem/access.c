@@ -19,7 +19,7 @@ static struct tlb_entry *tlb_at(struct mem *m, unsigned used)
 
 static void tlb_drop(struct tlb_entry *t)
 {
-	t->rtag = t->wtag = t->xtag = 0;
+	t->rtag = t->wtag = t->xtag = t->ltag = 0;
 }
 
 void tlb_flush(struct mem *m)
@@ -51,8 +51,10 @@ void tlb_flush_page(struct mem *m, uint32_t lin)
 /* A valid entry has a read tag: whatever may be written or executed may be read. */
 static void tlb_drop_write(const struct mem *m, struct tlb_entry *t, uint64_t gfn)
 {
-	if (t->wtag && (t->add + (t->wtag & PAGE_MASK) - (uintptr_t)m->ram) >> PAGE_SHIFT == gfn)
-		t->wtag = 0;
+	const uint32_t tag = t->wtag | t->ltag;
+
+	if (tag && (t->add + (tag & PAGE_MASK) - (uintptr_t)m->ram) >> PAGE_SHIFT == gfn)
+		t->wtag = t->ltag = 0;
 }
 
 void tlb_drop_writes(struct mem *m, uint64_t gfn)
@@ -85,7 +87,9 @@ static void tlb_fill(struct vcpu *c, uint32_t lin, unsigned acc, const struct wa
 	t->add = (uintptr_t)m->ram + (w->gpa & ~0xfffull) - (lin & PAGE_MASK);
 	t->rtag = tag;
 	t->xtag = w->nx ? 0 : tag;
-	t->wtag = may_write && w->dirty && !m->trace[w->gpa >> PAGE_SHIFT] && !m->store_log ? tag : 0;
+	const uint32_t wtag = may_write && w->dirty && !m->trace[w->gpa >> PAGE_SHIFT] ? tag : 0;
+	t->wtag = m->store_log ? 0 : wtag;
+	t->ltag = m->store_log ? wtag : 0;
 }
 
 /* Finds where lin is; fills the TLB when it is RAM. */
@@ -142,12 +146,27 @@ int mem_read(struct vcpu *c, uint32_t lin, void *buf, unsigned len, unsigned acc
 	return 0;
 }
 
+/* A TLB hit of a store that is logged. */
+static bool logged_hit(const struct mem *m, uint32_t lin, unsigned len, unsigned acc, uint64_t *gpa)
+{
+	const struct tlb_entry *t = &m->tlb.e[!!(acc & ACC_USER)][lin >> 12 & (TLB_SIZE - 1)];
+
+	if (t->ltag != ((lin & PAGE_MASK) | 1u) || (lin & 0xfffu) > PAGE_SIZE - len)
+		return false;
+	*gpa = t->add + lin - (uintptr_t)m->ram;
+	return true;
+}
+
 int mem_write(struct vcpu *c, uint32_t lin, const void *buf, unsigned len, unsigned acc)
 {
 	const unsigned n = first_piece(lin, len);
 	uint64_t gpa, gpa2 = 0;
 
 	assert(len >= 1 && len <= PAGE_SIZE);
+	if (c->mem->store_log && logged_hit(c->mem, lin, len, acc, &gpa)) {
+		ram_store(c->mem, gpa, buf, len);
+		return 0;
+	}
 	acc |= ACC_WRITE;
 	if (translate(c, lin, acc, &gpa) < 0)
 		return -1;
@@ -164,6 +183,8 @@ int mem_probe(struct vcpu *c, uint32_t lin, unsigned len, unsigned acc)
 	const unsigned n = first_piece(lin, len);
 	uint64_t gpa;
 
+	if (acc & ACC_WRITE && c->mem->store_log && logged_hit(c->mem, lin, len, acc, &gpa))
+		return 0;
 	if (translate(c, lin, acc, &gpa) < 0)
 		return -1;
 	return n < len ? translate(c, lin + n, acc, &gpa) : 0;

@@ -175,7 +175,7 @@ struct mem {
 
 	struct mem_ops ops;
 	void *opaque;
-	void (*store_log)(void *opaque, uint64_t gpa, unsigned len);
+	mem_store_log_fn *store_log;
 	void *store_log_opaque;
 	struct mem_stats stats;
 

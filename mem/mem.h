@@ -70,9 +70,13 @@ uint8_t *mem_ptr(struct mem *m, uint64_t gpa, uint64_t len);
 void mem_phys_read(struct mem *m, uint64_t gpa, void *buf, uint64_t len);
 void mem_phys_write(struct mem *m, uint64_t gpa, const void *buf, uint64_t len);
 
-/* fn is called before every store that the VMM makes into RAM (not those of translated code), until fn is NULL again. For
- * undoing what an interpreted block did (vmm/bt_verify.c). */
-void mem_set_store_log(struct mem *m, void (*fn)(void *opaque, uint64_t gpa, unsigned len), void *opaque);
+/* fn is called before every store that the VMM makes into RAM (not those of translated code), until fn is NULL again;
+ * ad says that it is the page walk that sets an A or D bit. The store is made if fn returns true. For running blocks on
+ * trial (vmm/bt_verify.c). */
+typedef bool mem_store_log_fn(void *opaque, uint64_t gpa, unsigned len, bool ad);
+void mem_set_store_log(struct mem *m, mem_store_log_fn *fn, void *opaque);
+/* Empties the software TLB: it may know of A and D bits that fn's owner has taken back. */
+void mem_forget_tlb(struct mem *m);
 
 /* ------------------------------------------------------------------ page walk (SDM vol. 3A 4.1-4.8) */
 
@@ -115,7 +119,8 @@ int mem_probe(struct vcpu *c, uint32_t lin, unsigned len, unsigned acc);
  * Entries exist only for RAM; write entries only for pages that no trace watches and whose D bit is set;
  * fetch entries only for pages that are not NX. */
 struct tlb_entry {
-	uint32_t rtag, wtag, xtag, unused;
+	uint32_t rtag, wtag, xtag;
+	uint32_t ltag; /* takes the place of wtag while stores are logged */
 	uintptr_t add;
 };
 #define TLB_SIZE 1024u
@@ -164,6 +169,9 @@ void mem_mode_changed(struct vcpu *c);		   /* CR0.PG/WP, CR4.PSE/PAE/PGE, EFER.N
 
 /* Applies the queued page-table changes of the current windows, without a flush by the guest. All three above do. */
 void mem_sync(struct vcpu *c);
+
+/* Some lowered mapping still serves in a current window, as in a TLB, until the guest flushes. */
+bool mem_stale(const struct mem *m);
 
 /* Maps the user page of the last true fault, if the guest has made it present since (others that it mapped on the
  * occasion wait until they are used). To be called on the way out of the kernel (IRET and SYSEXIT to CPL 3): it saves

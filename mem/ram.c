@@ -148,8 +148,8 @@ void ram_store(struct mem *m, uint64_t gpa, const void *buf, unsigned len)
 	uint8_t *trace = &m->trace[gpa >> PAGE_SHIFT];
 
 	assert(gpa_is_ram(m, gpa) && (gpa & ~PAGE_MASK) + len <= PAGE_SIZE);
-	if (m->store_log)
-		m->store_log(m->store_log_opaque, gpa, len);
+	if (m->store_log && !m->store_log(m->store_log_opaque, gpa, len, false))
+		return;
 	if (!*trace) {
 		copy_bytes(m->ram + gpa, buf, len);
 		return;
@@ -208,10 +208,15 @@ void mem_phys_write(struct mem *m, uint64_t gpa, const void *buf, uint64_t len)
 	}
 }
 
-void mem_set_store_log(struct mem *m, void (*fn)(void *opaque, uint64_t gpa, unsigned len), void *opaque)
+void mem_set_store_log(struct mem *m, mem_store_log_fn *fn, void *opaque)
 {
 	m->store_log = fn;
 	m->store_log_opaque = opaque;
+	tlb_flush(m);
+}
+
+void mem_forget_tlb(struct mem *m)
+{
 	tlb_flush(m);
 }
 

@@ -312,6 +312,12 @@ void mem_sync(struct vcpu *c)
 	apply_current(c->mem);
 }
 
+bool mem_stale(const struct mem *m)
+{
+	return m->enabled && (m->user->queued || m->user->queue_overflow || m->super->queued ||
+			      m->super->queue_overflow);
+}
+
 void mem_flush_page(struct vcpu *c, uint32_t lin)
 {
 	tlb_flush_page(c->mem, lin);

@@ -27,6 +27,8 @@ void entry_set(struct mem *m, uint64_t gpa, uint8_t bits)
 
 	if (!gpa_is_ram(m, gpa) || (m->ram[gpa] & bits) == bits)
 		return;
+	if (m->store_log && !m->store_log(m->store_log_opaque, gpa, 1, true))
+		return;
 	m->ram[gpa] |= bits;
 	trace = &m->trace[gpa >> PAGE_SHIFT];
 	if (__builtin_expect(*trace & TRACE_DIRTY, 0))

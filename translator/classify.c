@@ -320,24 +320,11 @@ bool class_ends_block(enum insn_class cl)
 	}
 }
 
-bool class_is_pure(enum insn_class cl, const struct insn *i)
+bool insn_repeatable(const struct insn *i)
 {
-	switch (cl) {
-	case CL_INTERP:
-	case CL_INTERP_END:
-	case CL_STI:
-	case CL_RDTSC:
-	case CL_SEG_LOAD:
-	case CL_INT:
-	case CL_IRET:
-	case CL_SYSENTER:
-	case CL_SYSEXIT:
-		return false;
-	case CL_IDENT: /* rdrand, rdseed */
-		return !(i->opmap == 1 && i->opcode == 0xc7 && i->mod == 3);
-	default:
+	if (i->opmap != 1)
 		return true;
-	}
+	return i->opcode != 0x31 && !(i->opcode == 0xc7 && i->mod == 3); /* rdtsc; rdrand, rdseed */
 }
 
 /* x87, MMX and SSE, fxsave and its kin. */

@@ -63,8 +63,8 @@ struct tr {
 
 enum insn_class classify(const struct insn *i, uint32_t mode);
 bool class_ends_block(enum insn_class cl);
-/* Touches nothing but registers and memory: may be run twice and compared (--verify). */
-bool class_is_pure(enum insn_class cl, const struct insn *i);
+/* Executed twice in the same state, it has the same results. */
+bool insn_repeatable(const struct insn *i);
 /* How the interpreter is called for it: what it has to do with the FPU, devices and the CPU's mode decides.
  */
 enum callout insn_callout(const struct insn *i, enum insn_class cl);

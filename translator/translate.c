@@ -161,9 +161,11 @@ static void decode_block(struct tr *t)
 			t->class[t->n] = CL_INTERP_END;
 		} else {
 			t->class[t->n] = (uint8_t)classify(in, rq->mode);
+			if (translate_host.verify && !insn_repeatable(in))
+				t->class[t->n] = class_ends_block((enum insn_class)t->class[t->n])
+							 ? CL_INTERP_END
+							 : CL_INTERP;
 		}
-		if (translate_host.pure && t->n > 0 && !class_is_pure((enum insn_class)t->class[t->n], in))
-			break;
 		t->b->side[t->n].guest = (uint8_t)at;
 		t->n++;
 		if (straddles && in->len > avail) {
@@ -171,18 +173,14 @@ static void decode_block(struct tr *t)
 			t->b->len2 = (uint16_t)(in->len - avail);
 		}
 		at += in->len;
-		if (translate_host.pure && t->n == 1 &&
-		    !class_is_pure((enum insn_class)t->class[0], &t -> insn[0]))
-			max = 1;
 		if (straddles || class_ends_block((enum insn_class)t->class[t->n - 1]) || at > 200)
 			break;
 	}
 	t->b->len = (uint16_t)at;
 	t->b->dep_len = (uint16_t)(at - t->b->len2);
 	t->b->ninsn = (uint8_t)t->n;
-	t->b->pure = true;
 	for (unsigned i = 0; i < t->n; i++)
-		t->b->pure = t->b->pure && class_is_pure((enum insn_class)t->class[i], &t -> insn[i]);
+		t->b->fpu |= insn_callout(&t->insn[i], (enum insn_class)t->class[i]) == CO_INTERP;
 }
 
 /* Backwards: which arithmetic flags matter before each instruction. */
@@ -230,6 +228,8 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 	find_liveness(&t);
 	check_r8(&t, rq->eip, CACHE_MISS_STUB);
 	t.b->body = em_off(&t.e);
+	if (translate_host.verify)
+		tr_callout(&t, &t.e, CO_VERIFY, rq->eip, (uint32_t)(t.b - k->blocks));
 	if (translate_host.count)
 		count_insns(&t);
 	for (unsigned i = 0; i < t.n;) {

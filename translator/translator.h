@@ -78,6 +78,7 @@ enum callout {
 	CO_LIGHT,  /* the same for one that has nothing to do with devices either */
 	CO_ACCESS, /* the same for one that changes nothing but memory and general registers */
 	CO_STI,	   /* IF was just set and a request is pending; arg: length */
+	CO_VERIFY, /* the beginning of a block; arg: its number */
 	CO_COUNT
 };
 
@@ -100,8 +101,8 @@ struct translate_request {
 /* What the host CPU offers to emitted code. */
 struct translate_host {
 	bool bmi2;
-	bool pure; /* blocks of more than one instruction have no callouts with effects outside registers and
-		      memory */
+	bool verify; /* each block begins with a callout (CO_VERIFY), and what gives another result each time
+			is a callout too */
 	/* Whether the guest's CPU model has the instruction; NULL: it has all that decode.c lets through. */
 	bool (*offers)(const struct insn *i);
 	bool count; /* not the CPU's but the user's wish: emitted code counts the instructions it runs

@@ -128,6 +128,8 @@ void bt_code_written(struct bt *bt, uint64_t gpa, unsigned len)
 	if (log_on(LOG_TRACE))
 		log_printf(LOG_TRACE, "code write at physical %#lx, %u bytes: %u blocks dropped\n",
 			   (unsigned long)gpa, len, n);
+	if (bt->verify && n)
+		verify_note(bt->verify, VERIFY_WRITTEN, 0, gpa, len);
 	if (n) {
 		bt->gen++;
 		site_forget(gpa, len < 64 ? len : 64);
@@ -157,6 +159,8 @@ void bt_code_unmapped(struct bt *bt, struct window *w, uint32_t lin, uint32_t pa
 		lin -= PAGE_SIZE;
 		pages++;
 	}
+	if (bt->verify)
+		verify_note(bt->verify, VERIFY_UNMAPPED, lin, 0, pages);
 	if (bt->cur)
 		bt->cur->ret_sp = bt->c->hot.ret_sp;
 	cache_space_forget(&bt->k, mem_window_id(w), lin, pages);
@@ -183,6 +187,8 @@ static void flush(struct bt *bt)
 	uint64_t t0 = __builtin_ia32_rdtsc();
 
 	cache_flush(&bt->k);
+	if (bt->verify)
+		verify_note(bt->verify, VERIFY_FLUSH, 0, 0, 0);
 	reload_ret_sp(bt);
 	bt->gen++;
 	bt->st.tsc_flush += __builtin_ia32_rdtsc() - t0;
@@ -283,6 +289,8 @@ static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struc
 		trace_code(bt, b->gpa2);
 	if (bt->perf_map)
 		perf_map_add(bt, b);
+	if (bt->verify)
+		verify_note(bt->verify, VERIFY_TRANSLATED, eip, gpa, b->mode);
 	if (log_on(LOG_IN_ASM) || log_on(LOG_OP) || log_on(LOG_OUT_ASM))
 		log_block(bt, b, rq.code);
 	bt->st.tsc_translate += __builtin_ia32_rdtsc() - t0;
@@ -352,6 +360,8 @@ static void chain_to(struct bt *bt, struct exit_link *e, struct block *b)
 		cache_exit_by_table(&bt->k, e);
 	else
 		cache_chain(&bt->k, e, b);
+	if (bt->verify)
+		verify_note(bt->verify, VERIFY_CHAINED, e->from->eip, e->from->gpa, b->eip);
 }
 
 /* A kick replaced the top of the return stack: put things right. */
@@ -376,7 +386,7 @@ static int bt_on_exit(struct vcpu *c, int how)
 	bool user = c->cpl == 3;
 	struct second_page second = {.c = c, .lin = (c->eip & PAGE_MASK) + PAGE_SIZE};
 
-	if (bt->verify || mem_walk(c, c->eip, ACC_EXEC | (user ? ACC_USER : 0), &w) < 0)
+	if (mem_walk(c, c->eip, ACC_EXEC | (user ? ACC_USER : 0), &w) < 0)
 		return how;
 	struct block *b = cache_lookup(&bt->k, w.gpa, c->eip, bt->cur->mode, second_matches, &second);
 	if (!b || !in_range(bt))
@@ -464,14 +474,9 @@ static void execute(struct bt *bt)
 					bt_interp_one(bt);
 				return;
 			}
-			if (bt->verify) {
-				verify_before(bt->verify, b);
-				/* Its trial run may have stored into code. */
-				if (!b->valid && !(b = bt_find_block(bt, c->eip)))
-					return;
-			} else if (from && gen == bt->gen)
+			if (from && gen == bt->gen)
 				chain_to(bt, from, b);
-			if (!bt->verify && (fill || (from && from->by_table)))
+			if (fill || (from && from->by_table))
 				cache_table_set(&bt->k, bt->cur, c->eip, b);
 			c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->body);
 		}
@@ -484,14 +489,16 @@ static void execute(struct bt *bt)
 		uint32_t rq = atomic_load(&c->request);
 		if ((rq & ~REQ_IRQ) || (rq & REQ_IRQ && c->iflag)) {
 			atomic_store(&m->vcpu_in_guest, false);
+			if (bt->verify)
+				verify_stopped(bt->verify);
 			return;
 		}
 		bt->st.enters++;
 		int why = bt_enter(c);
 		atomic_store(&m->vcpu_in_guest, false);
 		bt_fpu_pointers(bt);
-		if (bt->verify)
-			verify_after(bt->verify, b, why);
+		if (bt->verify && (why == BT_EXIT_DIRECT || why == BT_EXIT_MISS || why == BT_EXIT_KICK))
+			verify_left(bt->verify);
 		switch (why) {
 		case BT_EXIT_DIRECT:
 			bt->st.exits_direct++;
@@ -587,10 +594,7 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	translate_host.count = m->cfg.count_insns;
 	if (m->cfg.count_insns)
 		bt->hot_eips = calloc(HOT_EIPS, sizeof *bt->hot_eips);
-	if (m->cfg.verify_every) {
-		translate_host.pure = true;
-		bt->verify = verify_create(bt);
-	}
+	translate_host.verify = m->cfg.verify_every || m->cfg.verify_first;
 	have_fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
 	if (cache_init(&bt->k, ARENA_BYTES, entry, err, errlen) < 0 ||
 	    mem_enable_windows(m->mem, err, errlen) < 0) {
@@ -606,6 +610,13 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	h->on_exit = (uint64_t)(uintptr_t)bt_on_exit;
 	h->go_miss = (uint64_t)(uintptr_t)bt_go_miss;
 	bt_callouts_init(bt);
+	if (translate_host.verify) {
+		bt->verify = verify_create(bt);
+		if (!bt->verify) {
+			snprintf(err, errlen, "out of memory");
+			return NULL;
+		}
+	}
 	if (m->cfg.perf_map) {
 		char path[40];
 		snprintf(path, sizeof path, "/tmp/perf-%d.map", (int)getpid());

@@ -61,7 +61,6 @@ struct bt {
 	uint32_t stuck_eip, stuck_lin;
 	unsigned stuck;	       /* the same fault mapped again and again */
 	struct verify *verify; /* NULL unless asked for */
-	bool in_verify;	       /* the interpreter runs on trial: no effects outside RAM */
 	struct code_page *code_pages; /* by number of the page */
 	FILE *perf_map;	       /* /tmp/perf-PID.map, or NULL */
 	struct bt_stats st;
@@ -90,16 +89,36 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max);
 /* One interpreted instruction with its bookkeeping; resets the machine on a triple fault. */
 void bt_interp_one(struct bt *bt);
 
-/* ---- bt_verify.c: lockstep of the translator with the interpreter */
+/* ---- bt_verify.c: lockstep of the translator with the interpreter. A difference is reported and ends the run. */
 struct verify;
-struct verify *verify_create(struct bt *bt);
+struct verify_stats {
+	uint64_t entries;	/* blocks executed */
+	uint64_t blocks, insns; /* compared: blocks to their ends, instructions altogether */
+	uint64_t callouts;	/* instructions of callouts compared */
+	uint64_t callouts_only; /* ... that only the interpreter can do: devices, control registers, traced stores */
+	uint64_t faults;	/* states compared at faults */
+	uint64_t passed;	/* blocks whose end was not compared */
+	uint64_t stale;		/* ... because a mapping that awaits a flush served one side only */
+};
+/* What happens to blocks; eip, gpa and arg as far as given. */
+enum verify_event {
+	VERIFY_TRANSLATED, /* arg: mode */
+	VERIFY_ADAPTED,	   /* the instruction at eip; arg: SITE_* */
+	VERIFY_WRITTEN,	   /* arg: bytes */
+	VERIFY_UNMAPPED,   /* arg: pages */
+	VERIFY_CHAINED,	   /* arg: to */
+	VERIFY_FLUSH,
+};
+struct verify *verify_create(struct bt *bt); /* after bt_callouts_init */
 void verify_destroy(struct verify *v);
-/* The trial run did something that cannot be compared. */
-void verify_impure(struct verify *v);
-/* Before b runs: interprets it and takes it back. After: compares. Differences are reported and end the run.
- */
-void verify_before(struct verify *v, const struct block *b);
-void verify_after(struct verify *v, const struct block *b, int why);
+/* At a fault in instruction i of b, the state being precise; guest: an exception is in c->exc. */
+void verify_fault(struct verify *v, const struct block *b, unsigned i, bool guest);
+/* Translated code will not go on after a fault that was none of the guest's; EIP is that of the instruction. */
+void verify_stopped(struct verify *v);
+/* Translated code was left between blocks. */
+void verify_left(struct verify *v);
+void verify_note(struct verify *v, enum verify_event what, uint32_t eip, uint64_t gpa, uint32_t arg);
+const struct verify_stats *verify_get_stats(const struct verify *v);
 
 /* ---- run.c */
 void run_triple_fault(struct machine *m);

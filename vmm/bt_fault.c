@@ -31,6 +31,8 @@ static void adapt(struct bt *bt, const struct spot *s, unsigned flags)
 	cache_invalidate(&bt->k, s->gpa, 1, NULL);
 	bt->gen++;
 	bt->st.adaptations++;
+	if (bt->verify)
+		verify_note(bt->verify, VERIFY_ADAPTED, s->eip, s->gpa, flags);
 }
 
 static void emulate(struct bt *bt)
@@ -39,6 +41,15 @@ static void emulate(struct bt *bt)
 
 	bt_interp_one(bt);
 	bt->st.tsc_interp += __builtin_ia32_rdtsc() - t0;
+}
+
+/* Makes registers and EIP those before the instruction. */
+static void precise(struct bt *bt, const struct spot *s, bool guest)
+{
+	bt->c->gpr[ESP] += (uint32_t)(int32_t)s->side->esp_delta;
+	bt->c->eip = s->eip;
+	if (bt->verify)
+		verify_fault(bt->verify, s->b, s->i, guest);
 }
 
 static bool is_rep(const struct spot *s)
@@ -97,8 +108,7 @@ static bool page_fault(struct bt *bt, const struct spot *s)
 			return true;
 		}
 	}
-	c->gpr[ESP] += (uint32_t)(int32_t)s->side->esp_delta;
-	c->eip = s->eip;
+	precise(bt, s, f == MEM_FAULT_GUEST);
 	switch (f) {
 	case MEM_FAULT_GUEST:
 		bt->st.faults_true++;
@@ -160,22 +170,22 @@ bool bt_fault(struct bt *bt)
 	s.eip = s.b->eip + s.side->guest;
 	s.gpa = s.b->gpa + s.side->guest;
 	if (c->hot.fault_trap == FAULT_KICK) {
-		c->eip = s.eip;
+		precise(bt, &s, false);
 	} else if (c->hot.fault_trap == TRAP_PF) {
 		again = page_fault(bt, &s);
-		if (again) {
+		if (again && s.side->esp_delta == 0) {
 			c->eip = s.eip;
-			c->gpr[ESP] += (uint32_t)(int32_t)s.side->esp_delta;
 			c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + s.b->host + s.side->host);
+		} else if (again) {
 			/* In the middle of a run of pushes the host code expects esp as it was before the
 			 * run. */
-			again = s.side->esp_delta == 0;
+			precise(bt, &s, false);
+			again = false;
 		}
 	} else {
 		/* #DE, #MF, #XM: the interpreter knows how. */
 		bt->st.faults_arith++;
-		c->gpr[ESP] += (uint32_t)(int32_t)s.side->esp_delta;
-		c->eip = s.eip;
+		precise(bt, &s, false);
 		emulate(bt);
 	}
 	bt->st.tsc_fault += __builtin_ia32_rdtsc() - t0;

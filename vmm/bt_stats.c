@@ -52,6 +52,25 @@ static unsigned hot_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 	return n;
 }
 
+static unsigned verify_rows(const struct verify_stats *s, struct stat_row *rows, unsigned max)
+{
+	const struct stat_row all[] = {
+		{"verify", "blocks executed", s->entries},
+		{"verify", "blocks compared", s->blocks},
+		{"verify", "blocks not compared to their end", s->passed},
+		{"verify", "page faults that stale mappings excuse", s->stale},
+		{"verify", "instructions compared", s->insns},
+		{"verify", "callouts compared", s->callouts},
+		{"verify", "callouts not compared", s->callouts_only},
+		{"verify", "faults compared", s->faults},
+	};
+	const unsigned n = sizeof all / sizeof all[0];
+
+	for (unsigned i = 0; i < n && i < max; i++)
+		rows[i] = all[i];
+	return n < max ? n : max;
+}
+
 unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 {
 	const struct cache_stats *k = &bt->k.stats;
@@ -109,6 +128,8 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 	unsigned n = sizeof all / sizeof all[0];
 	for (unsigned i = 0; i < n && i < max; i++)
 		rows[i] = all[i];
+	if (bt->verify)
+		n += verify_rows(verify_get_stats(bt->verify), rows + n, n < max ? max - n : 0);
 	for (unsigned i = 0; i < 64; i++)
 		if (s->callout_class[i] && n < max)
 			rows[n++] = (struct stat_row){"callouts by kind", insn_class_name(i),

@@ -83,20 +83,14 @@ static uint64_t ops_mmio_read(void *opaque, uint64_t gpa, unsigned size)
 {
 	struct machine *m = opaque;
 
-	if (m->vcpu.bt && m->vcpu.bt->in_verify) {
-		verify_impure(m->vcpu.bt->verify);
-		return 0;
-	}
-	return mmio_read(m, gpa, size);
+	return interp_spoil() ? 0 : mmio_read(m, gpa, size);
 }
 
 static void ops_mmio_write(void *opaque, uint64_t gpa, uint64_t value, unsigned size)
 {
 	struct machine *m = opaque;
 
-	if (m->vcpu.bt && m->vcpu.bt->in_verify)
-		verify_impure(m->vcpu.bt->verify);
-	else
+	if (!interp_spoil())
 		mmio_write(m, gpa, value, size);
 }
 
@@ -138,6 +132,8 @@ static const struct mem_ops ops = {
 /* FERR# is wired to IRQ 13 on a PC: how CR0.NE = 0 guests hear of x87 exceptions (SDM vol. 1 8.7.2). */
 static enum fpu_ferr raise_irq13(struct vcpu *c)
 {
+	if (interp_spoil())
+		return FPU_FERR_WAIT;
 	machine_lock(c->machine);
 	irq_pulse(c->machine, 13);
 	machine_unlock(c->machine);

@@ -43,6 +43,7 @@ struct machine_config {
 	/* Bisecting and debugging of the translator. */
 	uint32_t bt_first, bt_last; /* only code at linear addresses in [bt_first, bt_last] is translated */
 	unsigned verify_every;	    /* 0: off; N: every Nth executed block is checked against the interpreter */
+	unsigned verify_first;	    /* K: so are the first K executions of each block */
 	bool count_insns;	    /* translated code counts the instructions it runs, for --stats */
 	bool perf_map;		    /* write /tmp/perf-PID.map */
 };
@@ -195,6 +196,22 @@ bool cpu_offers(const struct vcpu *c, const struct insn *i);
 /* Delivers c->exc, or an external interrupt vector, through the IDT. -1 on triple fault. */
 int interp_deliver_exception(struct vcpu *c);
 int interp_deliver_interrupt(struct vcpu *c, uint8_t vector);
+
+/* One instruction on trial (vmm/bt_verify.c): all that it changes is *c and RAM, and the stores go through the store log
+ * (mem_set_store_log), so that it can be taken back. No exception is delivered. Whatever finds that the instruction
+ * reaches further calls interp_spoil, which returns true if a trial is on; its effect is then left out. */
+enum interp_trial {
+	TRIAL_DONE,
+	TRIAL_AGAIN,	     /* a repeated string instruction has done a part and stands on itself */
+	TRIAL_EXCEPTION,     /* recorded in c->exc; no register has changed */
+	TRIAL_EXCEPTION_MID, /* the same in a repeated string instruction, whose registers show how far it came */
+	TRIAL_REFUSED,	     /* not begun: may said no, or something traps between instructions */
+	TRIAL_SPOILT,	     /* begun; *c is good for nothing but being taken back */
+};
+enum interp_trial interp_try(struct vcpu *c, bool (*may)(const struct insn *i));
+/* The same for the delivery of c->exc. False: spoilt. */
+bool interp_try_deliver(struct vcpu *c);
+bool interp_spoil(void);
 /* Guest memory that holds code was changed; forget all decoded instructions. The interpreter checks what it has decoded
  * against memory each time it executes it, so the former has nothing to do, and the latter is for a new CPU model. */
 void interp_code_written(struct vcpu *c, uint64_t gpa, unsigned len);

@@ -211,6 +211,10 @@ static void refusals(void **state)
 	refuse("-kernel k -d nonsense", "-d help");
 	refuse("-kernel k -d int,nonsense", "-d help");
 	refuse("-kernel k --stats=", "file name");
+	refuse("-kernel k --verify=", "every=N");
+	refuse("-kernel k --verify=every=0", "every=N");
+	refuse("-kernel k --verify=first=2,", "every=N");
+	refuse("-kernel k --verify=last=2", "every=N");
 	refuse("-kernel k --bt-range=5", "bt-range");
 	refuse("-kernel k --bt-range=9-5", "bt-range");
 	refuse("-kernel k --bt-range=0-100000000", "bt-range");
@@ -226,6 +230,26 @@ static void accelerators(void **state)
 	assert_false(o.accel_help);
 	accept("-accel help");
 	assert_true(o.accel_help);
+}
+
+static void verify_which(void **state)
+{
+	static const struct {
+		const char *line;
+		unsigned every, first;
+	} cases[] = {{"-kernel k", 0, 0},
+		     {"-kernel k --verify", 1, 0},
+		     {"-kernel k --verify=every=199", 199, 0},
+		     {"-kernel k --verify=7", 7, 0},
+		     {"-kernel k --verify=first=3", 0, 3},
+		     {"-kernel k --verify=every=50,first=2", 50, 2}};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		accept(cases[i].line);
+		assert_int_equal(o.machine.verify_every, cases[i].every);
+		assert_int_equal(o.machine.verify_first, cases[i].first);
+	}
 }
 
 static void log_categories(void **state)
@@ -336,10 +360,15 @@ static void statistics_formats(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(defaults),	      cmocka_unit_test(both_dashes_and_equals),
-		cmocka_unit_test(every_option),	      cmocka_unit_test(memory_sizes),
-		cmocka_unit_test(refusals),	      cmocka_unit_test(accelerators),
-		cmocka_unit_test(log_categories),     cmocka_unit_test(manual_page_says_what_help_says),
+		cmocka_unit_test(defaults),
+		cmocka_unit_test(both_dashes_and_equals),
+		cmocka_unit_test(every_option),
+		cmocka_unit_test(memory_sizes),
+		cmocka_unit_test(refusals),
+		cmocka_unit_test(accelerators),
+		cmocka_unit_test(verify_which),
+		cmocka_unit_test(log_categories),
+		cmocka_unit_test(manual_page_says_what_help_says),
 		cmocka_unit_test(statistics_formats),
 	};
 

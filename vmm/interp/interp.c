@@ -279,6 +279,62 @@ int interp_step(struct vcpu *c)
 	return step(c);
 }
 
+/* ------------------------------------------------------------------ on trial */
+
+static bool trying, spoilt;
+
+bool interp_spoil(void)
+{
+	spoilt = true;
+	return trying;
+}
+
+static bool repeats(const struct insn *i)
+{
+	return i->opmap == 0 && i->prefix & (INSN_REP | INSN_REPNE) &&
+	       ((i->opcode >= 0xa4 && i->opcode <= 0xa7) || (i->opcode >= 0xaa && i->opcode <= 0xaf));
+}
+
+enum interp_trial interp_try(struct vcpu *c, bool (*may)(const struct insn *i))
+{
+	enum interp_trial r = TRIAL_REFUSED;
+	const uint32_t at = c->eip;
+	struct cached *e;
+	int done;
+
+	if ((c->sysflags & (FL_TF | FL_RF)) | (c->dr[7] & 0xffu) | debug_pending)
+		return TRIAL_REFUSED;
+	trying = true;
+	spoilt = false;
+	e = fetch(c);
+	if (!e) {
+		r = spoilt ? TRIAL_REFUSED : TRIAL_EXCEPTION;
+	} else if (may(&e->i)) {
+		done = e->fn(c, &e->i);
+		if (spoilt) {
+			r = TRIAL_SPOILT;
+		} else if (done < 0) {
+			r = repeats(&e->i) ? TRIAL_EXCEPTION_MID : TRIAL_EXCEPTION;
+		} else {
+			finish(c, e, done);
+			r = c->eip == at && repeats(&e->i) ? TRIAL_AGAIN : TRIAL_DONE;
+		}
+	}
+	trying = false;
+	return r;
+}
+
+bool interp_try_deliver(struct vcpu *c)
+{
+	int r;
+
+	trying = true;
+	spoilt = false;
+	r = interp_deliver_exception(c);
+	trying = false;
+	return r == 0 && !spoilt;
+}
+
 /* ------------------------------------------------------------------ many */
 
 bool cpu_translatable(const struct vcpu *c)

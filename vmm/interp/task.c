@@ -217,6 +217,8 @@ static int probe(struct vcpu *c, const struct seg *tss, const struct desc *old, 
 {
 	unsigned len = c->tr.attr & 8 ? TSS32_LDT : TSS16_LDT;
 
+	if (interp_spoil())
+		return -1;
 	if (mem_probe(c, c->tr.base, len, ACC_WRITE) || mem_probe(c, tss->base, 2, ACC_WRITE) ||
 	    mem_probe(c, old->addr, 8, ACC_WRITE) || mem_probe(c, new->addr, 8, ACC_WRITE))
 		return -1;
