@@ -5,7 +5,7 @@ import figures
 import svg
 import targets
 import text
-from machines import BT, NATIVE, QEMU
+from machines import BOCHS, BT, NATIVE, QEMU
 
 STYLE = """
 :root { --paper: #fdfdfb; --ink: #1d2430; --soft: #667080; --rule: #dcdfe4; --card: #ffffff; --good: #1a7f4b;
@@ -102,7 +102,7 @@ def ratio_plot(data, suite, guides, band):
 
 
 def nano_plot(data):
-    names = text.suite_columns(data, "nano")
+    names = [n for n in text.suite_columns(data, "nano") if n != BOCHS]
     rows = [(b, item["group"], {n: triple(data, "nano", b, n) for n in names if triple(data, "nano", b, n)})
             for b, item in data["suites"]["nano"].items()]
     return f"<figure>{legend(data, names)}{svg.dots(rows, names, 'cycles')}</figure>"

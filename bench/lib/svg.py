@@ -41,7 +41,7 @@ class Log:
             self.low, self.high = middle - 0.25, middle + 0.25
 
     def __call__(self, value):
-        value = math.log10(max(value, 1e-12))
+        value = max(math.log10(max(value, 1e-12)), self.low)
         return LEFT + (value - self.low) / (self.high - self.low) * (WIDTH - LEFT - RIGHT)
 
     def ticks(self):

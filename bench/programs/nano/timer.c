@@ -65,9 +65,8 @@ static uint32_t latency(bool halted)
 
 	set_up();
 	count = muldiv(DELAY, counts, cycles);
-	deadline = rdtsc_low();
+	deadline = rdtsc_low() + muldiv(count, cycles, counts);
 	write(APIC_INITIAL, count);
-	deadline = deadline + (rdtsc_low() - deadline) / 2 + muldiv(count, cycles, counts);
 	if (halted)
 		while (events == before)
 			__asm__ volatile("sti; hlt; cli" : : : "memory");
