@@ -477,6 +477,71 @@ static void test_large_pages(void **state)
 	guest_free(g);
 }
 
+struct written {
+	unsigned n;
+	uint64_t gpa[8];
+	unsigned len[8];
+};
+
+static void note_written(void *opaque, uint64_t gpa, unsigned len)
+{
+	struct written *w = opaque;
+
+	assert_true(w->n < 8);
+	w->gpa[w->n] = gpa;
+	w->len[w->n++] = len;
+}
+
+/* What a device with DMA would do: one transfer over pages with and without code, which the guest's CPU has
+ * mapped at two addresses. */
+static void test_device_writes_code(void **state)
+{
+	struct guest *g = guest_new(8u << 20);
+	struct written w = {0};
+	const struct mem_ops ops = {.code_written = note_written};
+	static uint8_t data[3 * PAGE_SIZE];
+	uint32_t v;
+
+	(void)state;
+	mem_set_ops(g->m, &ops, &w);
+	put32(g, 0x10000 + 768 * 4, 0x11000 | KERNEL);
+	for (uint32_t i = 0; i < 4; i++) {
+		put32(g, 0x11000 + i * 4, (0x200000 + i * 0x1000) | KERNEL | PTE_D);
+		put32(g, 0x11000 + (i + 16) * 4, (0x200000 + i * 0x1000) | KERNEL | PTE_D);
+	}
+	paging_on(g, 0x10000, 0);
+	v = 1;
+	for (uint32_t i = 0; i < 32; i++)
+		if (i % 16 < 4)
+			assert_int_equal(
+				access_window(g, mem_window_super(g->m), 0xc0000000 + i * 0x1000, true, &v),
+				DONE);
+	mem_trace_add(g->m, 0x201000, TRACE_CODE);
+	mem_trace_add(g->m, 0x203000, TRACE_CODE);
+	memset(data, 0x5a, sizeof data);
+	mem_phys_write(g->m, 0x200801, data, sizeof data);
+	assert_int_equal(w.n, 2);
+	assert_int_equal(w.gpa[0], 0x201000);
+	assert_int_equal(w.len[0], PAGE_SIZE);
+	assert_int_equal(w.gpa[1], 0x203000);
+	assert_int_equal(w.len[1], 0x801);
+	/* the CPU sees it at both addresses, and still may not write there unnoticed */
+	for (uint32_t lin = 0xc0001000; lin <= 0xc0011000; lin += 0x10000) {
+		assert_int_equal(access_window(g, mem_window_super(g->m), lin, false, &v), DONE);
+		assert_int_equal(v, 0x5a5a5a5a);
+		v = lin;
+		assert_int_equal(access_window(g, mem_window_super(g->m), lin + 8, true, &v),
+				 EMULATED_TRACED);
+	}
+	assert_int_equal(w.n, 4);
+	assert_coherent(g);
+	/* the same data again is no change */
+	mem_phys_read(g->m, 0x203000, data, 0x100);
+	mem_phys_write(g->m, 0x203000, data, 0x100);
+	assert_int_equal(w.n, 4);
+	guest_free(g);
+}
+
 /* CR0.WP: the kernel may write its own read-only pages while it is clear, and user pages by emulation. */
 static void test_write_protect(void **state)
 {
@@ -505,13 +570,21 @@ static void test_write_protect(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_physical),	   cmocka_unit_test(test_edges),
-		cmocka_unit_test(test_coalescing),	   cmocka_unit_test(test_eager),
-		cmocka_unit_test(test_accessed_dirty),	   cmocka_unit_test(test_large_dirty),
-		cmocka_unit_test(test_code_unmapped),	   cmocka_unit_test(test_shared_large_dirty),
-		cmocka_unit_test(test_many_spaces),	   cmocka_unit_test(test_private_kernels),
-		cmocka_unit_test(test_patching_directory), cmocka_unit_test(test_stale_super),
-		cmocka_unit_test(test_freed_tables),	   cmocka_unit_test(test_large_pages),
+		cmocka_unit_test(test_device_writes_code),
+		cmocka_unit_test(test_physical),
+		cmocka_unit_test(test_edges),
+		cmocka_unit_test(test_coalescing),
+		cmocka_unit_test(test_eager),
+		cmocka_unit_test(test_accessed_dirty),
+		cmocka_unit_test(test_large_dirty),
+		cmocka_unit_test(test_code_unmapped),
+		cmocka_unit_test(test_shared_large_dirty),
+		cmocka_unit_test(test_many_spaces),
+		cmocka_unit_test(test_private_kernels),
+		cmocka_unit_test(test_patching_directory),
+		cmocka_unit_test(test_stale_super),
+		cmocka_unit_test(test_freed_tables),
+		cmocka_unit_test(test_large_pages),
 		cmocka_unit_test(test_write_protect),
 	};
 
