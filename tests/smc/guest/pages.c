@@ -2,6 +2,8 @@
  * there. */
 #include "smc.h"
 
+#define DIRECTORY      (PLAYGROUND + 0x60000) /* and the page behind it */
+#define PAE_TABLES     (PLAYGROUND + 0x80000)
 #define DIRECT_MAP     0xc0000000u /* all of the mapped memory again, for the kernel alone */
 #define PAE_POINTERS   PAE_TABLES
 #define PAE_DIRECTORY  (PAE_TABLES + 0x1000)

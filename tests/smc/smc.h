@@ -1,25 +1,28 @@
 /*
- * The self-modifying code suite as a guest. The rule is the same everywhere: what a store changes is what
- *runs next, from the very next instruction on. The manual promises that for stores through the address that
- *the code is fetched from (SDM vol. 3A 9.1.3, 12.6: the prefetch queue is checked), and after a serializing
- *instruction for stores through another; cases of the second kind execute one.
+ * The self-modifying code suite. The rule is the same everywhere: what a store changes is what runs next,
+ *from the very next instruction on. The manual promises that for stores through the address that the code is
+ *fetched from (SDM vol. 3A 9.1.3, 12.6: the prefetch queue is checked), and after a serializing instruction
+ *for stores through another; cases of the second kind execute one.
  *
- * Each case is one row of a table: a number of equal rounds. Without a command line every case runs, with
+ * Each case is one row of a table: a number of equal rounds. The cases that user mode allows (stores.c,
+ *generated.c, mixed.c) are built twice: into a Multiboot guest (guest/) and into a Linux program (user/) that
+ *runs on the host's CPU as well. platform.h is what differs: run() executes a snippet until something
+ *interrupts it, which the guest learns through its IDT and the program through signals.
+ *
+ * On the guest's command line
  *	case=NAME [rounds=N]
- * just that one. The second way is for counting: what a run of 10 N rounds traps more than one of N is the
- *steady state (tests/smc/count.py).
+ * runs just one case; the program takes NAME and N as arguments. That is for counting: what 10 N rounds trap
+ *more than N is the steady state (count.py).
  */
 #ifndef SMC_H
 #define SMC_H
 
-#include "paging.h"
+#include "platform.h"
 
 #define CODE_PAGE   (PLAYGROUND + 0x10000) /* code of the cases, at its own address */
 #define ALIAS	    (PLAYGROUND + 0x30000) /* the same frames at another address */
 #define OTHER_FRAME (PLAYGROUND + 0x50000)
-#define DIRECTORY   (PLAYGROUND + 0x60000) /* and the page behind it */
-#define PAE_TABLES  (PLAYGROUND + 0x80000)
-#define JIT_ARENA   (PLAYGROUND + 0x100000)
+#define JIT_ARENA   (PLAYGROUND + 0x100000) /* 256 KiB */
 
 struct smc_case {
 	const char *name;
@@ -38,7 +41,9 @@ struct smc_group {
 	unsigned n;
 };
 
-extern const struct smc_group smc_stores, smc_generated, smc_mixed, smc_pages, smc_devices;
+extern const struct smc_group smc_stores, smc_generated, smc_mixed;
+extern const struct smc_group smc_pages, smc_devices; /* guest/ */
+extern const struct smc_group smc_processes;	      /* user/ */
 
 static inline void serialize(void)
 {

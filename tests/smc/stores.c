@@ -37,7 +37,9 @@ VICTIM(by_rep_stos_down, "movl $0xaa, %eax; movl $1f + 4, %edi; movl $4, %ecx; s
 VICTIM_STACK(by_push, "movl $0x12344321, %ecx", "pushl %ecx");
 VICTIM_STACK(by_push_imm, "", "pushl $0x0badcafe");
 VICTIM_STACK(by_push_mem, "", "pushl patch_source");
-VICTIM_STACK(by_pushf, "xorl %ecx, %ecx", "pushfl");
+/* less IF, which is set under Linux */
+CODE_THEN(by_pushf, "movl %esp, %edx; movl $0x11111111, 1f + 1; xorl %ecx, %ecx; movl $1f + 5, %esp",
+	  "pushfl", "1: " PATCHED "; movl %edx, %esp; andl $~0x200, %eax");
 VICTIM_STACK(by_push16, "movl $0x4321, %ecx", "pushw %cx");
 VICTIM_STACK(by_enter, "movl $0x00c0ffee, %ebp", "enter $0, $0");
 VICTIM(by_pop, "pushl $0x0ddba11", "popl 1f + 1");

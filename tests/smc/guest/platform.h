@@ -1,0 +1,2 @@
+/* The guest's own runtime is all that the cases need (tests/guest/lib). */
+#include "paging.h"
