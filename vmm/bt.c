@@ -103,15 +103,19 @@ static void reload_ret_sp(struct bt *bt)
 }
 
 /* A page without blocks loses its trace with the next store, unless it got it back several times: where code
- * is generated over and over, the trace stays on meanwhile, so that the host's mappings do. Many stores that
- * no code follows show that the page is used for something else now. */
+ * is generated over and over, the trace stays on meanwhile, so that the host's mappings do. That the page is
+ * used for something else now shows by many stores that no code follows, by some that trap (a code
+ * generator's have become callouts), or by one that clears it. */
 #define TRACED_OFTEN 4
 #define IDLE_STORES  128
+#define IDLE_TRAP    32 /* stores that a trap counts for */
 
-static bool expects_code(struct code_page *p)
+static bool expects_code(const struct bt *bt, struct code_page *p, unsigned len)
 {
-	if (p->traced >= TRACED_OFTEN && p->idle++ < IDLE_STORES)
+	if (p->traced >= TRACED_OFTEN && p->idle < IDLE_STORES && len < PAGE_SIZE / 2) {
+		p->idle += bt->trapping ? IDLE_TRAP : 1;
 		return true;
+	}
 	if (p->traced >= TRACED_OFTEN)
 		p->traced = 0;
 	p->idle = 0;
@@ -134,7 +138,7 @@ void bt_code_written(struct bt *bt, uint64_t gpa, unsigned len)
 		bt->gen++;
 		site_forget(gpa, len < 64 ? len : 64);
 	}
-	if (!left && !expects_code(&bt->code_pages[gpa >> PAGE_SHIFT])) {
+	if (!left && !expects_code(bt, &bt->code_pages[gpa >> PAGE_SHIFT], len)) {
 		interp_code_written(bt->c, gpa & ~(uint64_t)(PAGE_SIZE - 1), PAGE_SIZE);
 		mem_trace_remove(bt->c->mem, gpa, TRACE_CODE);
 	}

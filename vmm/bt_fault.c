@@ -121,7 +121,9 @@ static bool page_fault(struct bt *bt, const struct spot *s)
 		bt->st.faults_traced++;
 		if (site_trapped(s->gpa, user))
 			adapt(bt, s, SITE_CALLOUT);
+		bt->trapping = true;
 		emulate(bt);
+		bt->trapping = false;
 		break;
 	case MEM_FAULT_MMIO:
 		bt->st.faults_mmio++;

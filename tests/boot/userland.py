@@ -8,7 +8,8 @@ import time
 
 from harness import Machine, Score, initrd, options, skip
 
-PROGRAMS = ("integer", "sse", "x87", "threads", "signals", "forkexec", "memory", "pipes", "recursion", "jit", "timers")
+# smc is the self-modifying code suite's (tests/smc).
+PROGRAMS = ("integer", "sse", "x87", "threads", "signals", "forkexec", "memory", "pipes", "recursion", "jit", "timers", "smc")
 
 
 def differences(host, guest):
@@ -22,9 +23,9 @@ def differences(host, guest):
 
 def main():
     arguments = options(__doc__, lambda parser: parser.add_argument("--only", action="append", help="run this program only"))
-    directory = os.path.join(arguments.build, "tests", "userland")
     programs = arguments.only or PROGRAMS
-    if not os.path.exists(os.path.join(directory, programs[0])):
+    path = {name: os.path.join(arguments.build, "tests", "smc" if name == "smc" else "userland", name) for name in programs}
+    if not os.path.exists(path[programs[0]]):
         skip("the userland programs are not built (libc6-dev-i386)")
     if arguments.vmm == "qemu":  # which leaves out SSE exceptions and rounds some x87 results its own way
         programs = [name for name in programs if name not in ("sse", "x87", "signals")]
@@ -32,12 +33,12 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         adds = []
         for name in programs:
-            adds += ["--add", f"{directory}/{name}:/tests/{name}"]
+            adds += ["--add", f"{path[name]}:/tests/{name}"]
         with Machine(arguments, ramdisk=initrd(os.path.join(scratch, "initrd"), "--raw", *adds)) as vm:
             vm.prompt()
             for name in programs:
                 rounds = ["100"] if name == "forkexec" and arguments.accel == "interp" else []
-                host = subprocess.run([os.path.join(directory, name), *rounds], capture_output=True, text=True, check=False)
+                host = subprocess.run([path[name], *rounds], capture_output=True, text=True, check=False)
                 start = time.monotonic()
                 guest = vm.shell(f"/tests/{name} {' '.join(rounds)} >/tmp/out; s=$?; cat /tmp/out; (exit $s)", 180)
                 score.note(f"{name}: {time.monotonic() - start:.2f} s")
@@ -45,11 +46,11 @@ def main():
                 found = differences(host.stdout, guest.text)
                 score.check(f"{name}: same output", not found, "\n    " + "\n    ".join(found[:40]))
             # Several at once: threads, faults and code generation against each other.
-            together = [name for name in ("signals", "jit", "memory", "threads", "x87") if name in programs]
+            together = [name for name in ("signals", "jit", "memory", "threads", "x87", "smc") if name in programs]
             if len(together) > 1:
                 vm.shell("for p in " + " ".join(together) + "; do /tests/$p >/tmp/$p.out & done; wait", 300)
                 for name in together:
-                    host = subprocess.run([os.path.join(directory, name)], capture_output=True, text=True, check=False)
+                    host = subprocess.run([path[name]], capture_output=True, text=True, check=False)
                     guest = vm.shell(f"cat /tmp/{name}.out")
                     found = differences(host.stdout, guest.text)
                     score.check(f"{name}: same output next to others", not found, "\n    " + "\n    ".join(found[:10]))
