@@ -59,11 +59,11 @@ struct bt {
 	bool sole_super;   /* chains across pages are allowed in supervisor code */
 	uint64_t gen;	   /* counts up whenever blocks or mappings of code went away */
 	uint32_t stuck_eip, stuck_lin;
-	unsigned stuck;		      /* the same fault mapped again and again */
-	struct verify *verify;	      /* NULL unless asked for */
-	bool trapping;		      /* a store that trapped is being emulated */
+	unsigned stuck;	       /* the same fault mapped again and again */
+	struct verify *verify; /* NULL unless asked for */
+	bool trapping;	       /* a store that trapped is being emulated */
 	struct code_page *code_pages; /* by number of the page */
-	FILE *perf_map;		      /* /tmp/perf-PID.map, or NULL */
+	FILE *perf_map;	       /* /tmp/perf-PID.map, or NULL */
 	struct bt_stats st;
 	struct hot_eip *hot_eips; /* [HOT_EIPS], NULL without --stats */
 };
@@ -90,15 +90,13 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max);
 /* One interpreted instruction with its bookkeeping; resets the machine on a triple fault. */
 void bt_interp_one(struct bt *bt);
 
-/* ---- bt_verify.c: lockstep of the translator with the interpreter. A difference is reported and ends the
- * run. */
+/* ---- bt_verify.c: lockstep of the translator with the interpreter. A difference is reported and ends the run. */
 struct verify;
 struct verify_stats {
 	uint64_t entries;	/* blocks executed */
 	uint64_t blocks, insns; /* compared: blocks to their ends, instructions altogether */
 	uint64_t callouts;	/* instructions of callouts compared */
-	uint64_t callouts_only; /* ... that only the interpreter can do: devices, control registers, traced
-				   stores */
+	uint64_t callouts_only; /* ... that only the interpreter can do: devices, control registers, traced stores */
 	uint64_t faults;	/* states compared at faults */
 	uint64_t passed;	/* blocks whose end was not compared */
 	uint64_t stale;		/* ... because a mapping that awaits a flush served one side only */
@@ -116,8 +114,7 @@ struct verify *verify_create(struct bt *bt); /* after bt_callouts_init */
 void verify_destroy(struct verify *v);
 /* At a fault in instruction i of b, the state being precise; guest: an exception is in c->exc. */
 void verify_fault(struct verify *v, const struct block *b, unsigned i, bool guest);
-/* Translated code will not go on after a fault that was none of the guest's; EIP is that of the instruction.
- */
+/* Translated code will not go on after a fault that was none of the guest's; EIP is that of the instruction. */
 void verify_stopped(struct verify *v);
 /* Translated code was left between blocks. */
 void verify_left(struct verify *v);
@@ -130,8 +127,7 @@ void run_triple_fault(struct machine *m);
 bool run_requests(struct machine *m);
 /* Delivers a pending exception or an acceptable interrupt. */
 void run_events(struct machine *m);
-/* Installs the seccomp filter. extra: ioctls that are allowed on one descriptor more, or NULL. 0, or -1 with
- * err. */
+/* Installs the seccomp filter. extra: ioctls that are allowed on one descriptor more, or NULL. 0, or -1 with err. */
 struct sandbox_extra {
 	int fd;
 	const unsigned long *requests;
