@@ -21,6 +21,7 @@ NATIVE, BT, INTERP, KVM, QEMU, BOCHS = "native", "bt", "interp", "kvm", "qemu", 
 ORDER = [NATIVE, BT, INTERP, KVM, QEMU, BOCHS]
 LABELS = {NATIVE: "native", BT: "bt", INTERP: "interp", KVM: "kvm", QEMU: "QEMU TCG", BOCHS: "Bochs"}
 NANO_MEMORY = "64"
+BOOT_LIMIT = 120  # seconds
 
 
 class Column:
@@ -31,6 +32,7 @@ class Column:
         self.nano = nano
         self.is_bt86 = bool(line) and "-accel" in line and "qemu" not in line[0]
         self.slow = 100 if name in (INTERP, BOCHS) else 1
+        self.linux = bool(line) # as far as is known
 
     @property
     def label(self):
@@ -175,7 +177,7 @@ class Guest:
         self.vm = boot(column, arguments, ramdisk)
         self.vm.__enter__()
         try:
-            self.vm.prompt(900 if column.slow > 1 else 120)
+            self.vm.prompt(BOOT_LIMIT * (8 if column.slow > 1 else 1))
             self.vm.settle()
         except harness.Timeout as error:
             tail = self.vm.tail(3).strip()
@@ -183,7 +185,10 @@ class Guest:
             raise RuntimeError(f"{error}; its last words: {tail}") from error
 
     def run(self, command, limit):
-        result = self.vm.shell(command, limit * self.column.slow)
+        try:
+            result = self.vm.shell(command, limit * self.column.slow)
+        except harness.Timeout as error:
+            raise RuntimeError(f"{self.column.name}: '{command}': {error}") from error
         if result.status:
             raise RuntimeError(f"{self.column.name}: '{command}' ended with status {result.status}: {result.text}")
         return result.text
@@ -207,8 +212,11 @@ class Host:
 
     def run(self, command, limit):
         shell = [os.path.join(self.bin, "sh"), "-c", command] if os.listdir(self.bin) else command.split()
-        done = subprocess.run(shell, capture_output=True, text=True, timeout=limit, check=False,
-                              env={"PATH": self.bin})
+        try:
+            done = subprocess.run(shell, capture_output=True, text=True, timeout=limit, check=False,
+                                  env={"PATH": self.bin})
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"native: {error}") from error
         if done.returncode:
             raise RuntimeError(f"native: '{command}' ended with status {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout.strip()

@@ -127,10 +127,11 @@ static void measure(const struct nano *b)
 	print(" %u %u\n", operations, runs);
 }
 
-static uint32_t measure_all(const struct nano *b)
+static uint32_t measure_all(const char *group, const struct nano *b)
 {
 	uint32_t done = 0;
 
+	print("group %s\n", group);
 	for (; b->name; b++) {
 		if (!chosen(b->name) || (b->on_request && !*only))
 			continue;
@@ -153,10 +154,10 @@ void test(void)
 	if (!cpu_has(CPUID_TSC))
 		nano_fail("CPUs with a time-stamp counter", 0, 1);
 	spaces_init();
-	done = measure_all(nano_instructions);
-	done += measure_all(nano_control);
-	done += measure_all(nano_memory);
-	done += measure_all(nano_timer);
-	done += measure_all(nano_translation);
+	done = measure_all("instructions", nano_instructions);
+	done += measure_all("control", nano_control);
+	done += measure_all("memory", nano_memory);
+	done += measure_all("interrupts", nano_timer);
+	done += measure_all("translation", nano_translation);
 	check("some benchmark was run", done != 0, true);
 }

@@ -7,8 +7,9 @@
  *
  *	nano NAME MINIMUM MEDIAN OPERATIONS RUNS
  *
- * with cycles for one operation, and the operations in each run. Whatever an operation must bring about
- *(handlers entered, values read back) is checked. The machine's command line may say
+ * with cycles for one operation, and the operations in each run; lines "group NAME" stand between. Whatever
+ *an operation must bring about (handlers entered, values read back) is checked. The machine's command line
+ *may say
  *
  *	only=NAME,...	benchmarks whose names begin so
  *	runs=N		how often each is timed (51)
