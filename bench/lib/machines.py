@@ -33,10 +33,11 @@ class Column:
         self.is_bt86 = bool(line) and "-accel" in line and "qemu" not in line[0]
         self.slow = 100 if name in (INTERP, BOCHS) else 1
         self.linux = bool(line) # as far as is known
+        self.software = False
 
     @property
     def label(self):
-        return LABELS.get(self.name, self.name)
+        return "software KVM" if self.software else LABELS.get(self.name, self.name)
 
 
 class Programs:
@@ -151,11 +152,15 @@ def add_kvm(arguments, programs, columns, missing):
         missing[KVM] = "there is no /dev/kvm"
         return
     try:
-        _, said = run_nano(column, programs, "only=nop runs=1", 30)
+        _, said = run_nano(column, programs, "only=nop runs=1 target=2000", 60)
     except RuntimeError as error:
         missing[KVM] = str(error)
         return
     column.note = "; ".join(line.removeprefix("bt86: ") for line in said.splitlines())
+    column.software = "software KVM" in column.note
+    if column.software: # an interpreter, and for what runs without paging a far slower one
+        column.slow, column.linux = 100, False
+        column.note += "; Linux is not tried on it"
     columns[KVM] = column
 
 

@@ -1,7 +1,7 @@
 """The report as text for a terminal, and as Markdown tables for docs/performance.md."""
 import figures
 import targets
-from machines import BOCHS, BT, LABELS, NATIVE, QEMU
+from machines import BOCHS, BT, NATIVE, QEMU
 
 TITLES = {
     "nano": "Nanobenchmarks: cycles for one operation, median (least)",
@@ -10,10 +10,6 @@ TITLES = {
     "os": "Operating system: time for one operation",
     "translate": "The translator",
 }
-
-
-def label(name):
-    return LABELS.get(name, name)
 
 
 def suite_columns(data, suite):
@@ -52,7 +48,8 @@ def spread_text(data, suite, benchmark, column):
 def suite_table(data, suite):
     names = suite_columns(data, suite)
     pairs = ratio_columns(suite, names)
-    head = [""] + [label(n) for n in names] + [f"{label(a)}/{label(b)}" for a, b in pairs]
+    labels = {name: column["label"] for name, column in data["columns"].items()}
+    head = [""] + [labels[n] for n in names] + [f"{labels[a]}/{labels[b]}" for a, b in pairs]
     rows = []
     for benchmark in data["suites"][suite]:
         row = [benchmark] + [cell(data, suite, benchmark, n) + (spread_text(data, suite, benchmark, n) if suite != "nano" else "")
