@@ -44,6 +44,11 @@ deps_install() {
             echo "${0##*/}: missing packages, and neither root nor sudo to install them: ${missing[*]}" >&2
             return 1
         }
+        # Once and here, where a password is asked for on the terminal, not hidden and for each package.
+        sudo true || {
+            echo "${0##*/}: missing packages, and sudo does not let you install them: ${missing[*]}" >&2
+            return 1
+        }
         sudo=(sudo)
     fi
     step "installing ${missing[*]}"
@@ -61,7 +66,7 @@ deps_install() {
     fi
     mapfile -t missing < <(deps_missing "$@")
     if [ ${#missing[@]} -ne 0 ]; then
-        echo "${0##*/}: could not install ${missing[*]}: $(grep '^E: ' "$log" | tail -1)" >&2
+        echo "${0##*/}: could not install ${missing[*]}: $(grep '^E: ' "$log" | tail -1 | grep . || tail -1 "$log")" >&2
         rm -f "$log"
         return 1
     fi
