@@ -110,6 +110,65 @@ static void test_rep_overlap(void **state)
 	assert_int_equal(rig.gpr[EDI], RIG_DATA + 13);
 }
 
+/* What a repeat overwrites of itself counts from the next instruction on: rep stosb over its own bytes, in
+ * 600 steps up and, by single elements, down. */
+static void test_rep_over_itself(void **state)
+{
+	(void)state;
+	for (unsigned down = 0; down < 2; down++) {
+		rig_protected(0);
+		rig.df = down ? FL_DF : 0;
+		rig.gpr[EDI] = down ? RIG_CODE + 20 : RIG_CODE;
+		rig.gpr[ECX] = 600;
+		rig.gpr[EAX] = 0x90;
+		rig_run(1, 0xf3, 0xaa);
+		assert_int_equal(rig.gpr[ECX], 0);
+		assert_int_equal(rig.eip, RIG_CODE + 2);
+		assert_int_equal(rig_get32(RIG_CODE), 0x90909090);
+	}
+}
+
+/* Into pages that somebody watches a repeat stores by the page, with the same result. */
+static void test_rep_into_watched_pages(void **state)
+{
+	uint64_t before;
+
+	(void)state;
+	rig_paged(3);
+	mem_trace_add(rig.mem, RIG_DATA + 0x2000, TRACE_CODE);
+	before = mem_get_stats(rig.mem)->traced_stores;
+	for (unsigned k = 0; k < 64; k++)
+		rig_put32(RIG_DATA + 0x8000 + k * 4, k * 0x01010101);
+	rig.gpr[ESI] = RIG_DATA + 0x8000;
+	rig.gpr[EDI] = RIG_DATA + 0x2000 - 32;
+	rig.gpr[ECX] = 64;
+	rig_run(1, 0xf3, 0xa5); /* rep movsd, its first eight to the page before */
+	assert_int_equal(rig.gpr[ECX], 0);
+	for (unsigned k = 0; k < 64; k++)
+		assert_int_equal(rig_get32(RIG_DATA + 0x2000 - 32 + k * 4), k * 0x01010101);
+	assert_int_equal(mem_get_stats(rig.mem)->traced_stores - before, 1);
+	/* overlapping: the pattern repeats itself */
+	rig.eip = RIG_CODE;
+	rig.gpr[ESI] = RIG_DATA + 0x2000;
+	rig.gpr[EDI] = RIG_DATA + 0x2001;
+	rig.gpr[ECX] = 100;
+	rig_put16(RIG_DATA + 0x2000, 0x1177);
+	rig_run(1, 0xf3, 0xa4);
+	for (unsigned k = 0; k < 100; k += 4)
+		assert_int_equal(rig_get32(RIG_DATA + 0x2000 + k), 0x77777777);
+	/* stos with a fault at its end */
+	mem_trace_add(rig.mem, RIG_NOT_MAPPED - 0x1000, TRACE_CODE);
+	rig.eip = RIG_CODE;
+	rig.gpr[EAX] = 0x12345678;
+	rig.gpr[EDI] = RIG_NOT_MAPPED - 16;
+	rig.gpr[ECX] = 10;
+	rig_run(1, 0xf3, 0xab);
+	assert_fault(VEC_PF, PF_W | PF_U, RIG_CODE);
+	assert_int_equal(rig.gpr[ECX], 6);
+	assert_int_equal(rig.gpr[EDI], RIG_NOT_MAPPED);
+	assert_int_equal(rig_get32(RIG_NOT_MAPPED - 4), 0x12345678);
+}
+
 static void test_compare_repeats(void **state)
 {
 	(void)state;
@@ -634,6 +693,7 @@ int main(void)
 		cmocka_unit_test(test_push_fault),	 cmocka_unit_test(test_pop_memory),
 		cmocka_unit_test(test_rmw_fault),	 cmocka_unit_test(test_page_crossing_store),
 		cmocka_unit_test(test_rep_progress),	 cmocka_unit_test(test_rep_overlap),
+		cmocka_unit_test(test_rep_over_itself),	 cmocka_unit_test(test_rep_into_watched_pages),
 		cmocka_unit_test(test_compare_repeats),	 cmocka_unit_test(test_next_instruction_modified),
 		cmocka_unit_test(test_straddling_fetch), cmocka_unit_test(test_fetch_limits),
 		cmocka_unit_test(test_no_execute),	 cmocka_unit_test(test_real_int),
