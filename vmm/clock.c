@@ -85,7 +85,7 @@ static void clock_sample(uint64_t *ns, uint64_t *tsc)
  * wasted. */
 static uint64_t clock_measure_tsc(const struct machine *m)
 {
-	uint64_t ns, tsc;
+	uint64_t ns = 0, tsc = 0;
 
 	uint64_t now = monotonic_ns();
 	if (now - m->cal_ns < CALIBRATE_NS) {

@@ -3,12 +3,15 @@
 
 Every case runs with N and with 10 N rounds. What the longer run traps more than the shorter is the steady state, and
 must not grow with the number of stores: the sites that trap have become callouts by then. Prints a line for each case;
---table prints them as a table, with figures for one round's stores:
+--table prints a table instead. Its columns:
 
-    learning   traps in the short run beyond its steady state
-    steady     traps for each store into code (for each round where nothing is stored) once it has adapted
+    stores         stores into code in one round (where there are none, the figures below are for each round)
+    learning       traps altogether until nothing traps any more
+    steady         traps for each store from then on
+    callouts       callouts in one round, all reasons together
+    blocks         blocks translated in one round
 
---compare PATH adds the figures of another bt86 to the table. Only counters are looked at, never time.
+--compare NAME=PATH adds a column: the steady state of another bt86. Only counters are looked at, never time.
 """
 import argparse
 import json
@@ -72,25 +75,30 @@ def main():
     parser.add_argument("--only", action="append", help="run this case only")
     parser.add_argument("--rounds", type=int, default=100, help="rounds of the short run (%(default)s)")
     parser.add_argument("--table", action="store_true", help="print a table")
-    parser.add_argument("--compare", metavar="PATH", help="another bt86 to measure for the table")
+    parser.add_argument("--compare", action="append", default=[], metavar="NAME=PATH", help="another bt86 for the table")
     arguments = parser.parse_args()
     vmm = arguments.vmm or os.environ.get("BT86") or os.path.join(arguments.build, "bt86")
     elf = os.path.join(arguments.build, "tests", "smc", "smc.elf")
     bad = 0
     with tempfile.TemporaryDirectory() as directory:
         listing = re.findall(r"^case (\S+) \d+ (\d+)$", run(vmm, elf, "case=list", directory)[0], re.M)
+        others = [one.split("=", 1) for one in arguments.compare]
         if arguments.table:
-            print("| case | stores a round | learning | steady | " + ("steady, other | " if arguments.compare else "") + "callouts a round | blocks a round |")
-            print("|---|---|---|---|" + ("---|" if arguments.compare else "") + "---|---|")
+            titles = ["case", "stores", "learning", "steady", *(name for name, _ in others), "callouts", "blocks"]
+            print("| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|")
         for name, writes in listing:
             if arguments.only and name not in arguments.only:
                 continue
             rounds = ROUNDS.get(name, arguments.rounds)
+            if others:  # which may trap a lot
+                rounds = min(rounds, 1000)
             found = Measured(vmm, elf, name, int(writes), rounds, directory)
             bad += not found.good()
             if arguments.table:
-                other = f"{Measured(arguments.compare, elf, name, int(writes), rounds, directory).steady:.3g} | " if arguments.compare else ""
-                print(f"| {name} | {writes} | {found.learning} | {found.steady:.3g} | {other}{found.callouts:.1f} | {found.blocks:.2f} |", flush=True)
+                other = [f"{Measured(path, elf, name, int(writes), rounds, directory).steady:.2g}" for _, path in others]
+                cells = [name, writes, str(found.learning), f"{found.steady:.2g}", *other, f"{found.callouts:.0f}",
+                         f"{found.blocks:.1f}"]
+                print("| " + " | ".join(cells) + " |", flush=True)
             else:
                 print(f"{'ok' if found.good() else 'not ok'} {name}: {found.grown} traps more in {found.units} "
                       f"{'stores' if int(writes) else 'rounds'} more {found.kinds or ''}", flush=True)
