@@ -18,7 +18,7 @@
 	32768u /* a power of two; when three quarters full everything is forgotten (and learnt again)        \
 		*/
 #define PATIENCE     64u
-#define PATIENCE_MAX 20u /* doublings */
+#define PATIENCE_MAX 12u /* doublings */
 
 struct site {
 	uint64_t key;  /* gpa << 1 | user, plus 1 << 63 for "used" */
