@@ -212,6 +212,8 @@ static bool walk_second(struct second_page *s)
 	struct walk w;
 	unsigned user = s->c->cpl == 3 ? ACC_USER : 0;
 
+	if (s->lin == 0) /* an instruction that runs over the end of the segment is the interpreter's */
+		s->state = -1;
 	if (s->state == 0) {
 		struct exception saved = s->c->exc;
 		s->state = mem_walk(s->c, s->lin, ACC_EXEC | ACC_PEEK | user, &w) < 0 ? -1 : 1;
@@ -547,7 +549,7 @@ void bt_run(struct machine *m)
 			bt->st.tsc_sleep += __builtin_ia32_rdtsc() - t0;
 			continue;
 		}
-		if (c->exc.pending)
+		if (c->exc.pending || run_is_over(c))
 			continue;
 		if (c->shadow || !translate_possible(c) || !in_range(bt))
 			interp_burst(bt);

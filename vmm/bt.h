@@ -127,6 +127,11 @@ void run_triple_fault(struct machine *m);
 bool run_requests(struct machine *m);
 /* Delivers a pending exception or an acceptable interrupt. */
 void run_events(struct machine *m);
+/* Nothing more may execute before run_requests has been asked: the delivery ended in a shutdown, say. */
+static inline bool run_is_over(const struct vcpu *c)
+{
+	return atomic_load_explicit(&c->request, memory_order_relaxed) & (REQ_SHUTDOWN | REQ_RESET);
+}
 /* Installs the seccomp filter. extra: ioctls that are allowed on one descriptor more, or NULL. 0, or -1 with err. */
 struct sandbox_extra {
 	int fd;

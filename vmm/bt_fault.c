@@ -90,7 +90,9 @@ static bool page_fault(struct bt *bt, const struct spot *s)
 		machine_poweroff(bt->m, EXIT_INTERNAL);
 		return false;
 	}
-	enum mem_fault f = w ? mem_window_fault(c, w, lin, write) : MEM_FAULT_EMULATE;
+	/* What begins near the top may wrap around and fail for that: no page is looked at before that is
+	 * known. */
+	enum mem_fault f = w && lin <= (1ull << 32) - INSN_MAX_OPERAND ? mem_window_fault(c, w, lin, write) : MEM_FAULT_EMULATE;
 	if (log_on(LOG_MMU))
 		log_printf(LOG_MMU, "fault eip %08x lin %08lx %s -> %d\n", s->eip, (unsigned long)lin,
 			   write ? "w" : "r", f);

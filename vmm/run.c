@@ -72,7 +72,7 @@ static void interp_loop(struct machine *m)
 		run_events(m);
 		if (c->halted)
 			vcpu_wait(m);
-		else if (!c->exc.pending && interp_run(c, 100000, false) < 0)
+		else if (!c->exc.pending && !run_is_over(c) && interp_run(c, 100000, false) < 0)
 			run_triple_fault(m);
 	}
 }
