@@ -42,6 +42,8 @@ struct insn {
 	uint8_t raw[INSN_MAX_LEN];
 };
 
+#define INSN_UNKNOWN 0xff /* as opmap: not decoded, because bytes are missing or not valid */
+
 #define INSN_LOCK  0x01
 #define INSN_REP   0x02 /* F3 */
 #define INSN_REPNE 0x04 /* F2 */

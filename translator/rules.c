@@ -244,11 +244,13 @@ static unsigned pushf(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* popf, when only the arithmetic flags (and, at CPL 0, IF) change; anything else takes the callout.
+/* popf, when only the arithmetic flags (and, at CPL 0, IF) change; anything else takes the callout. At CPL 3 that is
+ * asked of IF as well: with IOPL 3 it changes there too.
  *
  *   mov r8d, gs:[r12d]
  *   mov r9d, r8d; and r9d, SYS; mov r10d, [sysflags]; or r10d, [df]; cmp r9d, r10d; jne slow
  *   CPL 0: mov r9d, r8d; and r9d, IF; jz 1f; cmp [request], 0; jne slow; 1: mov [iflag], r9d
+ *   CPL 3: mov r9d, r8d; and r9d, IF; cmp r9d, [iflag]; jne slow
  *   lea r12d, [r12+4]
  *   mov r10d, eax; mov eax, r8d; mov r9d, r8d; shr r9d, 11; and r9d, 1; add r9b, 0x7f; mov ah, al; sahf; mov
  * eax, r10d
@@ -268,9 +270,12 @@ static unsigned popf(struct tr *t, unsigned i)
 	em_alu_rm32(e, ALU_OR, R10, vcpu_field(&m, offsetof(struct vcpu, df)));
 	em_alu_rr32(e, ALU_CMP, R9, R10);
 	slow[nslow++] = em_jcc32(e, 5);
-	if (!(t->rq->mode & MODE_USER)) {
-		em_mov_rr32(e, R9, R8);
-		em_alu_ri32(e, ALU_AND, R9, FL_IF);
+	em_mov_rr32(e, R9, R8);
+	em_alu_ri32(e, ALU_AND, R9, FL_IF);
+	if (t->rq->mode & MODE_USER) {
+		em_alu_rm32(e, ALU_CMP, R9, vcpu_field(&m, offsetof(struct vcpu, iflag)));
+		slow[nslow++] = em_jcc32(e, 5);
+	} else {
 		uint32_t off = em_jcc8(e, 4);
 		em_cmp_mi8(e, vcpu_field(&m, offsetof(struct vcpu, request)), 0);
 		slow[nslow++] = em_jcc32(e, 5);

@@ -156,6 +156,7 @@ static void decode_block(struct tr *t)
 		}
 		if (r != DECODE_OK) {
 			in->len = straddles ? (uint8_t)avail : 1;
+			in->opmap = INSN_UNKNOWN; /* it may be anything, with the FPU say */
 			t->class[t->n] = CL_INTERP_END;
 		} else if (translate_host.offers && !translate_host.offers(in)) {
 			t->class[t->n] = CL_INTERP_END;

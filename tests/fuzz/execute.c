@@ -51,7 +51,9 @@ struct run {
 	int status;
 	uint64_t io_hash, io_count;
 	uint64_t steps;
-	bool no_tlb; /* empty the software TLB after each instruction */
+	bool no_tlb;	/* empty the software TLB after each instruction, and watch for what follows: */
+	bool stale;	/* a live entry of a page table was changed, and no load of CR3 followed */
+	unsigned dirty; /* instructions left for that */
 	uint8_t *guard[2];
 };
 
@@ -154,6 +156,11 @@ static bool is_rep(const uint8_t code[15])
 	return false;
 }
 
+static bool loads_cr3(const uint8_t code[15])
+{
+	return code[0] == 0x0f && code[1] == 0x22 && (code[2] >> 3 & 7) == 3;
+}
+
 /* One instruction. False: the run is not comparable from here on. A repeated instruction that overwrites
  * itself is not: when the new bytes count depends on when it is interrupted. */
 static bool step(struct vcpu *c, int *result)
@@ -164,6 +171,8 @@ static bool step(struct vcpu *c, int *result)
 	peek_code(c, lin, code);
 	if (may_differ(c, code))
 		return false;
+	if (loads_cr3(code))
+		current->dirty = 0;
 	*result = interp_step(c);
 	if (!is_rep(code))
 		return true;
@@ -180,11 +189,54 @@ static void log_step(const struct vcpu *c)
 		   c->gpr[ESP], c->gpr[EBP], c->gpr[ESI], c->gpr[EDI]);
 }
 
-static void ignore_store(void *opaque, uint64_t gpa, unsigned len)
+/* Some directory of the current address space, or table that a directory names, stands on this page. */
+static bool is_page_table(const struct vcpu *c, uint64_t gpa)
 {
-	(void)opaque;
-	(void)gpa;
-	(void)len;
+	const bool pae = c->cr4 & CR4_PAE;
+	const uint64_t page = gpa >> PAGE_SHIFT;
+
+	if (!cpu_paging(c))
+		return false;
+	for (unsigned d = 0; d < (pae ? 4u : 1u); d++) {
+		const uint64_t directory = pae ? c->pdpte[d] & PAE_ADDR : c->cr3 & PAGE_MASK;
+		const uint8_t *p = mem_ptr(c->mem, directory, PAGE_SIZE);
+		if (page == directory >> PAGE_SHIFT)
+			return true;
+		for (unsigned i = 0; p && i < PAGE_SIZE; i += pae ? 8 : 4) {
+			uint32_t entry;
+			memcpy(&entry, p + i, 4);
+			if ((entry & PTE_P) && page == entry >> PAGE_SHIFT)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Before a store. One to an entry that is present may leave stale translations, which the machines need not
+ * have in common. */
+static void watch_store(void *opaque, uint64_t gpa, unsigned len)
+{
+	struct run *r = opaque;
+	const struct vcpu *c = &r->m->vcpu;
+	const uint8_t *ram = r->m->mem->ram;
+	const unsigned size = c->cr4 & CR4_PAE ? 8 : 4;
+
+	if (!is_page_table(c, gpa))
+		return;
+	for (uint64_t at = gpa & ~(uint64_t)(size - 1); at < gpa + len; at += size) {
+		if (!(ram[at] & PTE_P))
+			continue;
+		r->stale |= c->cr4 & CR4_PGE && (ram[at + 1] & 1);
+		r->dirty = 3; /* mov eax, cr3; mov cr3, eax */
+	}
+}
+
+/* After an instruction. */
+static void forget_translations(struct run *r, const struct vcpu *c)
+{
+	if (r->dirty && --r->dirty == 0)
+		r->stale = true;
+	mem_set_store_log(c->mem, watch_store, r); /* which empties the TLB, and makes each store walk */
 }
 
 int __wrap_interp_run(struct vcpu *c, uint64_t n, bool stop_at_translatable)
@@ -198,8 +250,8 @@ int __wrap_interp_run(struct vcpu *c, uint64_t n, bool stop_at_translatable)
 			log_step(c);
 		if (current->steps++ >= STEPS_MAX || !step(c, &r))
 			machine_poweroff(c->machine, STATUS_OVER);
-		else if (current->no_tlb) /* empties it, and makes each store walk */
-			mem_set_store_log(c->mem, ignore_store, NULL);
+		else if (current->no_tlb)
+			forget_translations(current, c);
 	}
 	return r;
 }
@@ -236,11 +288,19 @@ static void device_write(void *opaque, uint32_t offset, uint32_t value, unsigned
 	log_access(r, "write", offset, value, size);
 	r->io_count++;
 	r->io_hash = mix(mix(r->io_hash, (uint64_t)size << 40 | 1ull << 32 | offset), value);
+}
+
+static void port_write(void *opaque, uint32_t offset, uint32_t value, unsigned size)
+{
+	struct run *r = opaque;
+
+	device_write(opaque, offset, value, size);
 	if (offset == PORT_END - PORT_FIRST)
 		machine_poweroff(r->m, STATUS_PORT);
 }
 
-static const struct io_ops device_ops = {.read = device_read, .write = device_write, .wide = true};
+static const struct io_ops mmio_ops = {.read = device_read, .write = device_write, .wide = true};
+static const struct io_ops port_ops = {.read = device_read, .write = port_write, .wide = true};
 
 /* ------------------------------------------------------------------ limits */
 
@@ -327,8 +387,8 @@ static void run_case(struct run *r, const struct fuzz_case *k, enum accel accel,
 	guard_ram(r);
 	load_ram(r->m->mem, k);
 	case_copy_cpu(&r->m->vcpu, &k->cpu);
-	pio_register(r->m, PORT_FIRST, PORT_COUNT, &device_ops, r);
-	mmio_register(r->m, MMIO_AT, PAGE_SIZE, &device_ops, r);
+	pio_register(r->m, PORT_FIRST, PORT_COUNT, &port_ops, r);
+	mmio_register(r->m, MMIO_AT, PAGE_SIZE, &mmio_ops, r);
 	interp_flush(&r->m->vcpu);
 	debug_pending = 0;
 	cpu_fpu_live = false;
@@ -379,8 +439,9 @@ static void compare(const struct run *a, const struct run *b, char *what, size_t
 				 y[at]);
 }
 
-/* A difference may have its reason in stale translations, which the guest is allowed to have: does the
- * interpreter agree with itself when it has no TLB at all? */
+/* A difference may have its reason in stale translations, which a CPU is allowed to have (SDM vol. 3A 4.10):
+ * does the interpreter agree with itself when it has no TLB at all, and was every change of a page table
+ * followed by a flush? */
 static bool depends_on_tlb(const struct fuzz_case *k, const struct run *interp)
 {
 	struct run r = {.no_tlb = true};
@@ -389,7 +450,7 @@ static bool depends_on_tlb(const struct fuzz_case *k, const struct run *interp)
 	run_case(&r, k, ACCEL_INTERP, 0, 0);
 	compare(interp, &r, what, sizeof what);
 	end_run(&r);
-	return *what;
+	return *what || r.stale || r.dirty;
 }
 
 static enum verdict judge(const struct fuzz_case *k, const struct run *interp, const struct run *bt,
