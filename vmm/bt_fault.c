@@ -67,11 +67,10 @@ static bool beside_window(const struct vcpu *c)
 	return at - c->hot.super_base < span || at - c->hot.user_base < span;
 }
 
-/* A true page fault that the interpreter must tell: at the end of the 4 GiB the segment's limit comes before
- * the page, and of some instructions' accesses another comes first. */
-static bool retold(const struct spot *s, uint32_t lin)
+/* A true page fault that the interpreter must tell: of some instructions' accesses another comes first. */
+static bool retold(const struct spot *s)
 {
-	return s->side->flags & SIDE_RETELL || lin > 0u - INSN_MAX_OPERAND;
+	return s->side->flags & SIDE_RETELL;
 }
 
 /* What a page fault in a window was. True: the window has the page now, run the instruction again. */
@@ -92,7 +91,8 @@ static bool page_fault(struct bt *bt, const struct spot *s)
 	}
 	/* What begins near the top may wrap around and fail for that: no page is looked at before that is
 	 * known. */
-	enum mem_fault f = w && lin <= (1ull << 32) - INSN_MAX_OPERAND ? mem_window_fault(c, w, lin, write) : MEM_FAULT_EMULATE;
+	enum mem_fault f = w && lin <= (1ull << 32) - INSN_MAX_OPERAND ? mem_window_fault(c, w, lin, write)
+								       : MEM_FAULT_EMULATE;
 	if (log_on(LOG_MMU))
 		log_printf(LOG_MMU, "fault eip %08x lin %08lx %s -> %d\n", s->eip, (unsigned long)lin,
 			   write ? "w" : "r", f);
@@ -110,11 +110,11 @@ static bool page_fault(struct bt *bt, const struct spot *s)
 			return true;
 		}
 	}
-	precise(bt, s, f == MEM_FAULT_GUEST);
+	precise(bt, s, f == MEM_FAULT_GUEST && !retold(s));
 	switch (f) {
 	case MEM_FAULT_GUEST:
 		bt->st.faults_true++;
-		if (retold(s, (uint32_t)lin)) {
+		if (retold(s)) {
 			c->exc.pending = false;
 			emulate(bt);
 		}

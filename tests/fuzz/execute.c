@@ -214,21 +214,22 @@ static bool is_page_table(const struct vcpu *c, uint64_t gpa)
 
 /* Before a store. One to an entry that is present may leave stale translations, which the machines need not
  * have in common. */
-static void watch_store(void *opaque, uint64_t gpa, unsigned len)
+static bool watch_store(void *opaque, uint64_t gpa, unsigned len, bool ad)
 {
 	struct run *r = opaque;
 	const struct vcpu *c = &r->m->vcpu;
 	const uint8_t *ram = r->m->mem->ram;
 	const unsigned size = c->cr4 & CR4_PAE ? 8 : 4;
 
-	if (!is_page_table(c, gpa))
-		return;
+	if (ad || !is_page_table(c, gpa))
+		return true;
 	for (uint64_t at = gpa & ~(uint64_t)(size - 1); at < gpa + len; at += size) {
 		if (!(ram[at] & PTE_P))
 			continue;
 		r->stale |= c->cr4 & CR4_PGE && (ram[at + 1] & 1);
 		r->dirty = 3; /* mov eax, cr3; mov cr3, eax */
 	}
+	return true;
 }
 
 /* After an instruction. */
