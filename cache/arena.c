@@ -18,15 +18,28 @@ static void *map_or_null(size_t len, int prot, int flags, int fd)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-int cache_init(struct cache *k, uint32_t size, const uint64_t entry[4], char *err, size_t errlen)
+/* The executable view, in the low 2 GiB if there is room: emitted code then adds its address as a
+ * displacement. */
+static void *second_view(void *rw, size_t size)
+{
+	void *low =
+		mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
+
+	/* mremap of length 0 from shared memory makes a second view of it. */
+	if (low == MAP_FAILED)
+		return mremap(rw, 0, size, MREMAP_MAYMOVE);
+	return mremap(rw, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, low);
+}
+
+int cache_init(struct cache *k, uint32_t size, uint64_t ret_miss, uint64_t ret_leave, char *err,
+	       size_t errlen)
 {
 	memset(k, 0, sizeof *k);
 	k->size = size;
 	k->rw = map_or_null(size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1);
 	if (!k->rw)
 		goto fail;
-	/* A second view of shared memory: mremap of length 0 from it. */
-	void *rx = mremap(k->rw, 0, size, MREMAP_MAYMOVE);
+	void *rx = second_view(k->rw, size);
 	if (rx == MAP_FAILED || mprotect(rx, size, PROT_READ | PROT_EXEC) < 0)
 		goto fail;
 	k->rx = rx;
@@ -42,10 +55,8 @@ int cache_init(struct cache *k, uint32_t size, const uint64_t entry[4], char *er
 	if (!k->rw || !k->rx || !k->blocks || !k->sides || !k->hash || !k->pages || !k->spaces ||
 	    !k->slot_logs)
 		goto fail;
-	k->miss = entry[0];
-	k->ret_miss = entry[1];
-	k->leave = entry[2];
-	k->ret_leave = entry[3];
+	k->ret_miss = ret_miss;
+	k->ret_leave = ret_leave;
 	if (space_init_tables(k) < 0)
 		goto fail;
 	/* jmp [r15 + go_miss] */

@@ -86,16 +86,15 @@ static void page_unlink(struct cache *k, struct block *b, uint64_t gpa)
 }
 
 /* Makes what may still be reached in a dropped block harmless: its code stays in the arena until the next
- * flush because the return stack may hold its landing pad, and because the CPU may be in it right now. The
- * entry stub is reached through tables: its body is cut off by turning its first instruction into a jump to
- * the miss handler. */
+ * flush because the return stack may hold its landing pad, and because the CPU may be in it right now. What
+ * comes through tables, with the target in r8d, finds a jump to the miss handler at its start. */
 static void poison_entries(struct cache *k, struct block *b)
 {
 	/* jmp [r15 + go_miss]: 41 ff a7 disp32 */
 	uint8_t j[7] = {0x41, 0xff, 0xa7};
 	uint32_t off = offsetof(struct vcpu, hot.go_miss);
 	memcpy(j + 3, &off, 4);
-	assert(b->body - b->host >= 7);
+	assert(b->host_end - b->host >= CACHE_MIN_BYTES);
 	memcpy(k->rw + b->host, j, sizeof j);
 	if (b->pad) { /* jmp rel32 to the mismatch path, which looks the address up again */
 		uint8_t p[5] = {0xe9};

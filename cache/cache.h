@@ -24,8 +24,9 @@
 #include "cpu/cpu.h"
 #include "mem/mem.h"
 
-#define CACHE_MISS_STUB	 16u	/* arena offset of a jump to the miss handler */
+#define CACHE_MISS_STUB	 0u /* arena offset of a jump to the miss handler; what an empty table slot names */
 #define CACHE_PAGE_LISTS 16384u /* pages whose numbers are equal modulo this share a list */
+#define CACHE_MIN_BYTES	 7u /* of a block's hot code: dropped blocks begin with a jump to the miss handler */
 #define CACHE_SLOT_LOG	 4096u
 #define CACHE_MAX_EXITS	 4
 #define CACHE_MAX_INSNS	 32
@@ -64,9 +65,8 @@ struct block {
 	uint64_t gpa;
 	uint32_t eip;
 	uint32_t mode;
-	uint32_t host;		 /* arena offset of the entry stub (r8d is checked) */
-	uint32_t body;		 /* arena offset of the first instruction's code */
-	uint32_t host_end;	 /* end of hot code */
+	uint32_t host;	   /* arena offset of the hot code: what table slots and chained exits lead to */
+	uint32_t host_end; /* end of hot code */
 	uint32_t cold, cold_end; /* cold code */
 	uint16_t len;		 /* guest bytes translated */
 	uint16_t dep_len;	 /* bytes of the first page, from gpa on, that the translation depends on */
@@ -89,8 +89,8 @@ struct space {
 	uint32_t window_id;
 	uint32_t mode;
 	bool used;
-	uint64_t *table; /* 65536 entries: host addresses */
-	uint16_t *log;	 /* the slots that were set, for emptying the table; CACHE_SLOT_LOG of them */
+	uint32_t *table; /* an arena offset for each EIP, 0 (CACHE_MISS_STUB) if not known */
+	uint32_t *log;	 /* the EIPs whose slots were set, for emptying the table; CACHE_SLOT_LOG of them */
 	uint32_t logged; /* more than CACHE_SLOT_LOG: it did not hold all */
 	uint8_t *stack;	 /* base of the return stack, above a guard page */
 	uint64_t top;	 /* rsp when empty: points at the miss entry */
@@ -115,17 +115,18 @@ struct cache {
 	struct block **hash;
 	struct block **pages; /* hash of guest-physical page -> list; see page_slot() */
 	struct space *spaces;
-	uint16_t *slot_logs; /* CACHE_SLOT_LOG for each space */
+	uint32_t *slot_logs; /* CACHE_SLOT_LOG for each space */
 	uint32_t nspaces;
 	uint64_t clock;
-	int miss_fd;				   /* pristine table */
-	uint64_t *leave_table;			   /* all slots lead out */
-	uint64_t miss, ret_miss, leave, ret_leave; /* host addresses of entry.S */
+	uint32_t *empty_table;	      /* r14 after a kick: all slots lead to the miss handler */
+	uint64_t ret_miss, ret_leave; /* host addresses of entry.S */
 	struct cache_stats stats;
 };
 
-/* size in bytes. miss..ret_leave: host addresses that table misses and returns lead to. 0, or -1 with err. */
-int cache_init(struct cache *k, uint32_t size, const uint64_t entry[4], char *err, size_t errlen);
+/* size in bytes. ret_miss, ret_leave: host addresses that the end of the return stack leads to, ordinarily
+ * and after a kick. 0, or -1 with err. */
+int cache_init(struct cache *k, uint32_t size, uint64_t ret_miss, uint64_t ret_leave, char *err,
+	       size_t errlen);
 void cache_destroy(struct cache *k);
 /* Drops every block, empties all tables and return stacks. */
 void cache_flush(struct cache *k);
@@ -160,6 +161,13 @@ void cache_unchain(struct cache *k, struct exit_link *e);
 /* Makes the exit go through the current space's table from now on, for targets that must not be chained to.
  */
 void cache_exit_by_table(struct cache *k, struct exit_link *e);
+/* Writes the code that jumps or calls through the current table to the EIP in r8d, clobbering r9 and r10.
+ * Returns its length, at most CACHE_TABLE_JUMP. */
+#define CACHE_TABLE_JUMP 18u
+unsigned cache_table_jump(const struct cache *k, uint8_t *p, bool call);
+/* If pc, in the arena, lies between that code's load and its jump: the r9 that makes it go to the miss
+ * handler. No other code that is emitted looks like it. */
+bool cache_table_jump_undo(const struct cache *k, uint64_t pc, uint64_t *r9);
 /* Sends all exits of b to their stubs. */
 void cache_unlink_exits(struct cache *k, struct block *b);
 /* Cuts chains into blocks at linear pages [lin, lin + pages * 4096) of supervisor code that come from other
@@ -167,16 +175,9 @@ void cache_unlink_exits(struct cache *k, struct block *b);
 void cache_cut_cross(struct cache *k, uint32_t lin, uint32_t pages);
 
 /* ---- spaces */
-/* A table's slot for eip: sixteen of its bits, from this one on. 2 if emitted code can shift without touching flags
- * (fewer pages of the table are used, then); else 0. Set before cache_init. */
-extern unsigned cache_index_shift;
-static inline uint32_t cache_slot(uint32_t eip)
-{
-	return eip >> cache_index_shift & 0xffff;
-}
 /* The space of (window, mode), made or recycled as needed. Never fails. */
 struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, const struct space *keep);
-void cache_table_set(struct cache *k, struct space *s, uint32_t eip, const struct block *b);
+void cache_table_set(struct cache *k, struct space *s, const struct block *b);
 /* Forgets what leads through the window to these linear pages; empties its return stacks. *cur is the current
  * return stack pointer (reset when its space is among them). */
 void cache_space_forget(struct cache *k, uint32_t window_id, uint32_t lin, uint32_t pages);

@@ -6,16 +6,16 @@
 
 #include "cache/cache.h"
 
-#define HASH_SIZE     65536u
-#define PAGES_SIZE    CACHE_PAGE_LISTS
-#define MAX_SPACES    192u
+#define HASH_SIZE   65536u
+#define PAGES_SIZE  CACHE_PAGE_LISTS
+#define MAX_SPACES  192u
 
-#define ARENA_FIRST   64u /* where block code begins; below: the miss stub, and offset 0 means "none" */
+#define ARENA_FIRST 64u /* where block code begins; below: the miss stub, and offset 0 means "none" */
 
-#define TABLE_ENTRIES 65536u
-#define TABLE_BYTES   (TABLE_ENTRIES * 8u)
-#define STACK_BYTES   32768u
-#define LOGS_BYTES    (MAX_SPACES * CACHE_SLOT_LOG * sizeof(uint16_t))
+#define TABLE_BYTES (1ull << 34) /* four bytes for each EIP; of address space, that is */
+#define SLOTS_KEPT  1500u
+#define STACK_BYTES 32768u
+#define LOGS_BYTES  (MAX_SPACES * CACHE_SLOT_LOG * sizeof(uint32_t))
 
 int space_init_tables(struct cache *k);
 void space_destroy_all(struct cache *k);

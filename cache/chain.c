@@ -18,7 +18,7 @@ void cache_chain(struct cache *k, struct exit_link *e, struct block *to)
 	e->to = to;
 	e->next = to->incoming;
 	to->incoming = e;
-	patch(k, e, to->body);
+	patch(k, e, to->host);
 	k->stats.chains++;
 }
 
@@ -37,13 +37,53 @@ void cache_unchain(struct cache *k, struct exit_link *e)
 
 void cache_exit_by_table(struct cache *k, struct exit_link *e)
 {
-	/* mov r9d, N; jmp [r15 + go_exit]   ->   jmp [r14 + slot]   (the mov r8d, target before it stays) */
-	uint8_t j[7] = {0x41, 0xff, 0xa6};
-	uint32_t slot = cache_slot(e->target) * 8;
-
-	memcpy(j + 3, &slot, 4);
-	memcpy(k->rw + e->stub + 6, j, sizeof j);
+	/* mov r9d, N; jmp [r15 + go_exit]   ->   the way through the table (the mov r8d, target before it
+	 * stays) */
+	cache_table_jump(k, k->rw + e->stub + 6, false);
 	e->by_table = true;
+}
+
+/* mov r9d, [r14+r8*4]; lea r9, [r9+arena]; jmp or call r9 */
+unsigned cache_table_jump(const struct cache *k, uint8_t *p, bool call)
+{
+	const uint64_t rx = (uint64_t)(uintptr_t)k->rx;
+	const uint8_t *start = p;
+	const uint32_t low = (uint32_t)rx, field = offsetof(struct vcpu, hot.arena);
+
+	memcpy(p, (const uint8_t[]){0x47, 0x8b, 0x0c, 0x86}, 4);
+	p += 4;
+	if (rx < 1ull << 31) { /* lea r9, [r9+disp32] */
+		memcpy(p, (const uint8_t[]){0x4d, 0x8d, 0x89}, 3);
+		memcpy(p + 3, &low, 4);
+		p += 7;
+	} else { /* mov r10, [r15+arena]; lea r9, [r9+r10] */
+		memcpy(p, (const uint8_t[]){0x4d, 0x8b, 0x97}, 3);
+		memcpy(p + 3, &field, 4);
+		memcpy(p + 7, (const uint8_t[]){0x4f, 0x8d, 0x0c, 0x11}, 4);
+		p += 11;
+	}
+	memcpy(p, (const uint8_t[]){0x41, 0xff, call ? 0xd1 : 0xe1}, 3);
+	return (unsigned)(p + 3 - start);
+}
+
+/* Between the load and the jump r9 has been chosen already: 0 leads to the miss handler, added to or by
+ * itself. */
+bool cache_table_jump_undo(const struct cache *k, uint64_t pc, uint64_t *r9)
+{
+	static const uint8_t lea_disp[] = {0x4d, 0x8d, 0x89}, mov[] = {0x4d, 0x8b, 0x97},
+			     lea_reg[] = {0x4f, 0x8d, 0x0c, 0x11}, jump[] = {0x41, 0xff, 0xe1},
+			     call[] = {0x41, 0xff, 0xd1};
+	const uint32_t field = offsetof(struct vcpu, hot.arena);
+	const uint8_t *p = (const uint8_t *)(uintptr_t)pc;
+
+	if (!memcmp(p, lea_disp, 3) || !memcmp(p, lea_reg, 4) ||
+	    (!memcmp(p, mov, 3) && !memcmp(p + 3, &field, 4))) /* other fields are loaded into r10, too */
+		*r9 = CACHE_MISS_STUB;
+	else if (!memcmp(p, jump, 3) || !memcmp(p, call, 3))
+		*r9 = (uint64_t)(uintptr_t)k->rx + CACHE_MISS_STUB;
+	else
+		return false;
+	return true;
 }
 
 void cache_unlink_exits(struct cache *k, struct block *b)

@@ -1,10 +1,10 @@
 /* space.c - indirect-branch tables and return-prediction stacks, one pair for each (window, mode).
  *
- * A table has a slot for each value of the low 16 bits of EIP; a slot holds the host address of a block's
- * entry stub, which verifies the whole EIP, or of the miss handler. A fresh table must be all misses: it is a
- * private mapping of a file that holds nothing else, so that making one costs no memory. Which slots were set
- * is logged: emptying a table undoes just those and keeps its pages, since making them private again is what
- * a table costs. When the log runs over, one madvise reverts all pages to the file's.
+ * A table has a slot for each value of EIP: the arena offset of its block. So a jump through it needs no
+ * check of what it found. That is 16 GiB of address space, of which memory is behind only those pages that
+ * were touched; what was not reads as 0, and at offset 0 of the arena stands a jump to the miss handler.
+ * Which slots were set is logged: emptying a table undoes just those and keeps its pages, since getting them
+ * anew is what a table costs. Tables in which very many were set give their pages back.
  *
  * The return stack is ordinary memory that host call and ret use. Its highest entry is the ret-miss handler,
  * below its lowest page is a guard page: running over or under it resets it (vmm/bt_fault.c), which costs
@@ -15,35 +15,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-unsigned cache_index_shift;
-
-static int fill_fd(int fd, uint64_t value)
+static void *map_table(int prot)
 {
-	if (fd < 0 || ftruncate(fd, TABLE_BYTES) < 0)
-		return -1;
-	uint64_t *p = mmap(NULL, TABLE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (p == MAP_FAILED)
-		return -1;
-	for (uint32_t i = 0; i < TABLE_ENTRIES; i++)
-		p[i] = value;
-	munmap(p, TABLE_BYTES);
-	return 0;
+	void *t = mmap(NULL, TABLE_BYTES, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (t == MAP_FAILED)
+		return NULL;
+	madvise(t, TABLE_BYTES, MADV_NOHUGEPAGE);
+	return t;
 }
 
 int space_init_tables(struct cache *k)
 {
-	k->miss_fd = memfd_create("bt86-miss", MFD_CLOEXEC);
-	if (fill_fd(k->miss_fd, k->miss) < 0)
-		return -1;
-	void *p = mmap(NULL, TABLE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p == MAP_FAILED)
-		return -1;
-	k->leave_table = p;
-	for (uint32_t i = 0; i < TABLE_ENTRIES; i++)
-		k->leave_table[i] = k->leave;
-	return 0;
+	k->empty_table = map_table(PROT_READ);
+	return k->empty_table ? 0 : -1;
 }
 
 void cache_space_reset_stack(struct cache *k, struct space *s)
@@ -52,19 +38,19 @@ void cache_space_reset_stack(struct cache *k, struct space *s)
 	s->ret_sp = s->top;
 }
 
-static void table_empty(struct cache *k, struct space *s)
+static void table_empty(struct space *s)
 {
-	if (s->logged > CACHE_SLOT_LOG)
+	if (s->logged > SLOTS_KEPT)
 		madvise(s->table, TABLE_BYTES, MADV_DONTNEED);
 	else
 		for (uint32_t i = 0; i < s->logged; i++)
-			s->table[s->log[i]] = k->miss;
+			s->table[s->log[i]] = CACHE_MISS_STUB;
 	s->logged = 0;
 }
 
 void space_reset(struct cache *k, struct space *s)
 {
-	table_empty(k, s);
+	table_empty(s);
 	cache_space_reset_stack(k, s);
 	k->stats.spaces_reset++;
 }
@@ -72,8 +58,8 @@ void space_reset(struct cache *k, struct space *s)
 /* Table and stack of a new space. Returns false when the host has no more room. */
 static bool space_map(struct cache *k, struct space *s)
 {
-	void *t = mmap(NULL, TABLE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, k->miss_fd, 0);
-	if (t == MAP_FAILED)
+	void *t = map_table(PROT_READ | PROT_WRITE);
+	if (!t)
 		return false;
 	uint8_t *st = mmap(NULL, STACK_BYTES + 2 * PAGE_SIZE, PROT_NONE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -95,8 +81,7 @@ void space_destroy_all(struct cache *k)
 		munmap(k->spaces[i].table, TABLE_BYTES);
 		munmap(k->spaces[i].stack - PAGE_SIZE, STACK_BYTES + 2 * PAGE_SIZE);
 	}
-	munmap(k->leave_table, TABLE_BYTES);
-	close(k->miss_fd);
+	munmap(k->empty_table, TABLE_BYTES);
 }
 
 struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, const struct space *keep)
@@ -134,50 +119,48 @@ struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, co
 	return free_one;
 }
 
-void cache_table_set(struct cache *k, struct space *s, uint32_t eip, const struct block *b)
+void cache_table_set(struct cache *k, struct space *s, const struct block *b)
 {
-	const uint32_t slot = cache_slot(eip);
+	uint32_t *slot = &s->table[b->eip];
 
-	if (s->table[slot] == k->miss) {
+	if (!*slot) {
 		if (s->logged < CACHE_SLOT_LOG)
-			s->log[s->logged] = (uint16_t)slot;
+			s->log[s->logged] = b->eip;
 		if (s->logged <= CACHE_SLOT_LOG)
 			s->logged++;
 	}
-	s->table[slot] = (uint64_t)(uintptr_t)(k->rx + b->host);
+	*slot = b->host;
 	k->stats.table_fills++;
 }
 
-/* Empties the slots [first, first + n), which may wrap. */
-static void forget_slots(struct cache *k, struct space *s, uint32_t first, uint32_t n)
+/* Empties the slots of [lin, lin + bytes). */
+static void forget_slots(struct space *s, uint32_t lin, uint64_t bytes)
 {
 	uint32_t kept = 0;
 
-	if (s->logged > CACHE_SLOT_LOG || n >= TABLE_ENTRIES) {
-		table_empty(k, s);
+	if (s->logged > CACHE_SLOT_LOG) {
+		table_empty(s);
 		return;
 	}
 	for (uint32_t i = 0; i < s->logged; i++) {
-		const uint16_t slot = s->log[i];
+		const uint32_t eip = s->log[i];
 
-		if ((uint16_t)(slot - first) < n)
-			s->table[slot] = k->miss;
+		if (eip - lin < bytes)
+			s->table[eip] = CACHE_MISS_STUB;
 		else
-			s->log[kept++] = slot;
+			s->log[kept++] = eip;
 	}
 	s->logged = kept;
 }
 
 void cache_space_forget(struct cache *k, uint32_t window_id, uint32_t lin, uint32_t pages)
 {
-	const uint64_t slots = ((uint64_t)pages << PAGE_SHIFT) >> cache_index_shift;
-
 	for (uint32_t i = 0; i < k->nspaces; i++) {
 		struct space *s = &k->spaces[i];
 
 		if (!s->used || s->window_id != window_id)
 			continue;
-		forget_slots(k, s, cache_slot(lin), slots < TABLE_ENTRIES ? (uint32_t)slots : TABLE_ENTRIES);
+		forget_slots(s, lin, (uint64_t)pages << PAGE_SHIFT);
 		cache_space_reset_stack(k, s);
 	}
 }

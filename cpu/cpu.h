@@ -72,6 +72,7 @@ struct cpu_hot {
 	uint64_t c_sp;	      /* the VMM's own stack while inside */
 	uint64_t resume;      /* host address at which bt_enter goes on */
 	uint64_t callout_ret; /* where the running callout was called from */
+	uint64_t arena;	      /* host address of the executable arena, to which table entries are relative */
 	uint64_t slot_bases;  /* mem_slot_bases of the current user window */
 	uint64_t insns; /* instructions begun in translated code; counted only if the translator is told to */
 	uint32_t kick;	/* nonzero: return to the run loop at the next chance */

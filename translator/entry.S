@@ -134,7 +134,7 @@ bt_go_exit:
 	movl	$BT_EXIT_DIRECT, %esi
 	jmp	bt_quick
 
-/* A table slot's miss, or a block's entry check that failed: r8d target. */
+/* A table slot's miss, or a block that was dropped: r8d target. */
 	.globl	bt_go_miss
 bt_go_miss:
 	movl	%r8d, V_EIP(%r15)
@@ -148,19 +148,16 @@ bt_go_ret_miss:
 	leaq	-8(%rsp), %rsp		/* the flags are the guest's: no sub */
 	jmp	bt_go_miss
 
-/* Where slots and the top of the return stack lead after a kick. */
-	.globl	bt_go_leave
-bt_go_leave:
+/* Where the top of the return stack leads after a kick. */
+	.globl	bt_go_ret_leave
+bt_go_ret_leave:
+	leaq	-8(%rsp), %rsp		/* it may have been the last entry; the run loop resets the stack */
 	movl	%r8d, V_EIP(%r15)
 	movq	%rsp, V_RET_SP(%r15)
 	SAVE_GUEST
 	movq	V_C_SP(%r15), %rsp
 	movl	$BT_EXIT_KICK, %eax
 	jmp	bt_out
-	.globl	bt_go_ret_leave
-bt_go_ret_leave:
-	leaq	-8(%rsp), %rsp		/* it may have been the last entry; the run loop resets the stack */
-	jmp	bt_go_leave
 
 /* The signal handler has stored the guest's state and points rip here, r15 at the vcpu, rsp at c_sp. */
 	.globl	bt_go_fault
@@ -268,12 +265,10 @@ bt_tail_jump_start:
 	movq	V_TABLE(%r15), %r14
 	movq	V_RET_SP(%r15), %rsp
 	movl	V_EIP(%r15), %r8d
-	movl	cache_index_shift(%rip), %ecx
-	movl	%r8d, %r9d
-	shrl	%cl, %r9d
-	movzwl	%r9w, %r9d
+	movl	(%r14,%r8,4), %r9d
+	addq	V_ARENA(%r15), %r9
 	LOAD_GUEST
-	jmpq	*(%r14,%r9,8)
+	jmpq	*%r9
 	.globl	bt_tail_jump_end
 bt_tail_jump_end:
 

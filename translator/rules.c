@@ -565,7 +565,7 @@ static bool load_target(struct tr *t, unsigned i)
 	return true;
 }
 
-/* jmp [ea]   ->   mov r8d, [ea]; rorx r9d, r8d, 2; movzx r9d, r9w; jmp [r14+r9*8] */
+/* jmp [ea]   ->   mov r8d, [ea]; mov r9d, [r14+r8*4]; lea r9, [r9+arena]; jmp r9 */
 static unsigned jmp_rm(struct tr *t, unsigned i)
 {
 	uint8_t *start = t->e.p;
@@ -574,7 +574,7 @@ static unsigned jmp_rm(struct tr *t, unsigned i)
 		t->e.p = start;
 		return interp(t, i);
 	}
-	tr_jump_indirect(t, false);
+	tr_jump_indirect(t, &t->e, false);
 	t->ended = true;
 	return 1;
 }
@@ -590,17 +590,15 @@ static unsigned call(struct tr *t, unsigned i)
 	if (target >> PAGE_SHIFT == t->b->eip >> PAGE_SHIFT || t->rq->chain_cross) {
 		tr_exit(t, em_call32(&t->e), EXIT_CALL, target);
 	} else {
-		struct host_mem slot = tr_slot(target);
-		em_mov_ri32(&t->e, R8, target);
-		em_call_m(&t->e, &slot);
+		tr_jump_table(t, &t->e, target, true);
 	}
 	tr_landing_pad(t, tr_next(t, i));
 	t->ended = true;
 	return 1;
 }
 
-/* call [ea]   ->   mov r8d, [ea]; mov dword gs:[r12d-4], next; lea r12d, [r12-4]; rorx r9d, r8d, 2;
- * movzx r9d, r9w; call [r14+r9*8]; pad */
+/* call [ea]   ->   mov r8d, [ea]; mov dword gs:[r12d-4], next; lea r12d, [r12-4]; mov r9d,
+ * [r14+r8*4]; lea r9, [r9+arena]; call r9; pad */
 static unsigned call_rm(struct tr *t, unsigned i)
 {
 	struct host_mem m = stack_at(t, i, -4);
@@ -612,7 +610,7 @@ static unsigned call_rm(struct tr *t, unsigned i)
 	}
 	em_store_i32(&t->e, &m, tr_next(t, i));
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -4);
-	tr_jump_indirect(t, true);
+	tr_jump_indirect(t, &t->e, true);
 	tr_landing_pad(t, tr_next(t, i));
 	t->ended = true;
 	return 1;

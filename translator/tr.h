@@ -96,13 +96,9 @@ static inline struct host_mem tr_vcpu(size_t offset)
 {
 	return (struct host_mem){.base = R15, .index = -1, .scale = 1, .disp = (int32_t)offset};
 }
-/* The table slot of a constant target. */
-static inline struct host_mem tr_slot(uint32_t target)
-{
-	return (struct host_mem){
-		.base = R14, .index = -1, .scale = 1, .disp = (int32_t)(cache_slot(target) * 8)};
-}
-void tr_jump_indirect(struct tr *t, bool call); /* to r8d through the table */
+/* To r8d through the table; to a constant target. */
+void tr_jump_indirect(struct tr *t, struct emitter *e, bool call);
+void tr_jump_table(struct tr *t, struct emitter *e, uint32_t target, bool call);
 /* A control transfer's target in r8d has been computed; return address etc. */
 void tr_landing_pad(struct tr *t, uint32_t ret);
 

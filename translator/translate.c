@@ -1,10 +1,8 @@
-/* translate.c - building a block: decode, classify, find dead flags, emit the entry stub, the rules' code,
- * exits.
+/* translate.c - building a block: decode, classify, find dead flags, emit the rules' code, exits.
  *
  * Layout of a block:
- *   entry stub   r8d must be the block's EIP, else the miss handler       <- table slots lead here
- *   body         one rule after the other                                 <- chained exits lead here
- *   exits        jmp/jcc/call rel32, to the target's body when chained, else to:
+ *   one rule after the other                    <- table slots and chained exits lead here
+ *   exits        jmp/jcc/call rel32, to the target when chained, else to:
  * and in cold code, at the other end of the arena:
  *   stubs        mov r8d, target; mov r9d, number; jmp [r15+go_exit]
  */
@@ -41,20 +39,16 @@ void tr_callout(struct tr *t, struct emitter *e, enum callout co, uint32_t eip, 
 	em_call_m(e, &go);
 }
 
-void tr_jump_indirect(struct tr *t, bool call)
+void tr_jump_indirect(struct tr *t, struct emitter *e, bool call)
 {
-	struct host_mem m = {.base = R14, .index = R9, .scale = 8};
+	assert(e->p + CACHE_TABLE_JUMP <= e->limit);
+	e->p += cache_table_jump(t->k, e->p, call);
+}
 
-	if (cache_index_shift) {
-		em_rorx32(&t->e, R9, R8, cache_index_shift);
-		em_movzx16_r(&t->e, R9, R9);
-	} else {
-		em_movzx16_r(&t->e, R9, R8);
-	}
-	if (call)
-		em_call_m(&t->e, &m);
-	else
-		em_jmp_m(&t->e, &m);
+void tr_jump_table(struct tr *t, struct emitter *e, uint32_t target, bool call)
+{
+	em_mov_ri32(e, R8, target);
+	tr_jump_indirect(t, e, call);
 }
 
 /* patch leads to target: through a patchable exit, or, for targets on other pages that must be looked up each
@@ -64,15 +58,13 @@ void tr_exit(struct tr *t, uint32_t patch, enum exit_kind kind, uint32_t target)
 	bool cross = (target ^ t->b->eip) >> PAGE_SHIFT;
 
 	if (cross && !t->rq->chain_cross) {
-		struct emitter c = tr_cold(t, 16);
-		struct host_mem slot = tr_slot(target);
+		struct emitter c = tr_cold(t, 6 + CACHE_TABLE_JUMP);
 		em_fix32(&t->e, patch, em_off(&c));
-		em_mov_ri32(&c, R8, target);
-		em_jmp_m(&c, &slot);
+		tr_jump_table(t, &c, target, false);
 		return;
 	}
 	assert(t->b->nexits < CACHE_MAX_EXITS);
-	struct emitter c = tr_cold(t, 20);
+	struct emitter c = tr_cold(t, 6 + CACHE_TABLE_JUMP); /* cache_exit_by_table may need that much */
 	struct host_mem go = tr_vcpu(offsetof(struct vcpu, hot.go_exit));
 	struct exit_link *x = &t->b->exits[t->b->nexits];
 	*x = (struct exit_link){
@@ -107,18 +99,14 @@ static void check_r8(struct tr *t, uint32_t imm, uint32_t miss)
 /* Where the callee's host ret arrives, r8d being the guest's return address. */
 void tr_landing_pad(struct tr *t, uint32_t ret)
 {
-	struct emitter c = tr_cold(t, 20);
-	struct emitter hot = t->e;
+	struct emitter c = tr_cold(t, CACHE_TABLE_JUMP);
 
 	t->b->pad = em_off(&t->e);
 	t->b->pad_miss = em_off(&c);
-	t->e = c;
-	tr_jump_indirect(t, false);
-	t->e = hot;
+	tr_jump_indirect(t, &c, false);
 	check_r8(t, ret, t->b->pad_miss);
 	if ((ret ^ t->b->eip) >> PAGE_SHIFT && !t->rq->chain_cross) {
-		struct host_mem slot = tr_slot(ret);
-		em_jmp_m(&t->e, &slot);
+		tr_jump_indirect(t, &t->e, false); /* r8d is still the target */
 	} else {
 		tr_exit(t, em_jmp32(&t->e), EXIT_JMP, ret);
 	}
@@ -227,8 +215,6 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 	t.e = (struct emitter){.p = k->rw + k->hot, .base = k->rw, .limit = k->rw + k->cold};
 	decode_block(&t);
 	find_liveness(&t);
-	check_r8(&t, rq->eip, CACHE_MISS_STUB);
-	t.b->body = em_off(&t.e);
 	if (translate_host.verify)
 		tr_callout(&t, &t.e, CO_VERIFY, rq->eip, (uint32_t)(t.b - k->blocks));
 	if (translate_host.count)
@@ -240,6 +226,8 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 	}
 	if (!t.ended)
 		tr_exit(&t, em_jmp32(&t.e), EXIT_JMP, rq->eip + t.b->len);
+	while (em_off(&t.e) < t.b->host + CACHE_MIN_BYTES)
+		em8(&t.e, 0x90);
 	t.b->host_end = em_off(&t.e);
 	t.b->cold = t.cold;
 	cache_commit(k, t.b);

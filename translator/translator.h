@@ -51,7 +51,8 @@ static inline uint32_t translate_mode(const struct vcpu *c)
 #define SITE_USER    0x01u /* its memory operand is a user page: address through the user window */
 #define SITE_MIXED   0x02u /* both: choose by slot */
 #define SITE_CALLOUT 0x04u /* its access traps (trace, MMIO): do it in a callout */
-#define SITE_KEEP    0x08u /* with SITE_CALLOUT: no trace and no device was the reason, so nothing tells when it ends */
+#define SITE_KEEP                                                                                            \
+	0x08u /* with SITE_CALLOUT: no trace and no device was the reason, so nothing tells when it ends */
 #define SITE_TRAPPED 0x80u /* has trapped once; says nothing to the translator */
 
 unsigned site_get(uint64_t gpa, bool user);
@@ -129,8 +130,7 @@ extern void (*translate_log_line)(const char *line);
 
 /* ------------------------------------------------------------------ entry.S */
 int bt_enter(struct vcpu *c);
-extern const char bt_go_exit[], bt_go_miss[], bt_go_ret_miss[], bt_go_leave[], bt_go_ret_leave[],
-	bt_go_fault[];
+extern const char bt_go_exit[], bt_go_miss[], bt_go_ret_miss[], bt_go_ret_leave[], bt_go_fault[];
 extern const char bt_go_callout[], bt_go_callout_light[], bt_go_callout_device[];
 extern const char bt_tail_start[], bt_tail_end[], bt_tail_on_start[], bt_tail_on_end[];
 extern const char bt_tail_jump_start[], bt_tail_jump_end[];

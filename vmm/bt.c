@@ -403,16 +403,16 @@ static int bt_on_exit(struct vcpu *c, int how)
 		mem_window_note_code(c, win, (c->eip & PAGE_MASK) + PAGE_SIZE);
 	if (how == BT_EXIT_MISS) {
 		bt->st.exits_miss++;
-		cache_table_set(&bt->k, bt->cur, c->eip, b);
+		cache_table_set(&bt->k, bt->cur, b);
 	} else {
 		struct exit_link *e = &bt->k.blocks[c->hot.exit_arg / CACHE_MAX_EXITS]
 					       .exits[c->hot.exit_arg % CACHE_MAX_EXITS];
 		bt->st.exits_direct++;
 		chain_to(bt, e, b);
 		if (e->by_table)
-			cache_table_set(&bt->k, bt->cur, c->eip, b);
+			cache_table_set(&bt->k, bt->cur, b);
 	}
-	c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->body);
+	c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->host);
 	return 0;
 }
 
@@ -483,8 +483,8 @@ static void execute(struct bt *bt)
 			if (from && gen == bt->gen)
 				chain_to(bt, from, b);
 			if (fill || (from && from->by_table))
-				cache_table_set(&bt->k, bt->cur, c->eip, b);
-			c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->body);
+				cache_table_set(&bt->k, bt->cur, b);
+			c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->host);
 		}
 		if (log_on(LOG_EXEC) || log_on(LOG_CPU))
 			log_enter(c, b);
@@ -574,8 +574,6 @@ static bool model_offers(const struct insn *i)
 
 struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 {
-	const uint64_t entry[4] = {(uint64_t)(uintptr_t)bt_go_miss, (uint64_t)(uintptr_t)bt_go_ret_miss,
-				   (uint64_t)(uintptr_t)bt_go_leave, (uint64_t)(uintptr_t)bt_go_ret_leave};
 	struct bt *bt = calloc(1, sizeof *bt);
 
 	if (bt)
@@ -592,7 +590,6 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 		take_segment(bt, s);
 	bt->sole_super = true;
 	translate_init();
-	cache_index_shift = translate_host.bmi2 ? 2 : 0;
 	translate_log_line = log_line;
 	model_cpu = bt->c;
 	if (m->cfg.cpu_model && strcmp(m->cfg.cpu_model, "max"))
@@ -602,13 +599,15 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 		bt->hot_eips = calloc(HOT_EIPS, sizeof *bt->hot_eips);
 	translate_host.verify = m->cfg.verify_every || m->cfg.verify_first;
 	have_fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
-	if (cache_init(&bt->k, ARENA_BYTES, entry, err, errlen) < 0 ||
+	if (cache_init(&bt->k, ARENA_BYTES, (uint64_t)(uintptr_t)bt_go_ret_miss,
+		       (uint64_t)(uintptr_t)bt_go_ret_leave, err, errlen) < 0 ||
 	    mem_enable_windows(m->mem, err, errlen) < 0) {
 		free(bt->code_pages);
 		free(bt);
 		return NULL;
 	}
 	struct cpu_hot *h = &m->vcpu.hot;
+	h->arena = (uint64_t)(uintptr_t)bt->k.rx;
 	h->go_callout = (uint64_t)(uintptr_t)bt_go_callout;
 	h->go_callout_light = (uint64_t)(uintptr_t)bt_go_callout_light;
 	h->go_callout_device = (uint64_t)(uintptr_t)bt_go_callout_device;

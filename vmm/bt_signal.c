@@ -2,8 +2,9 @@
  *
  * A kick (SIGUSR1) must make translated code come back at the next block boundary, with no cost to code that
  * is not kicked. Every way out of the block that the PC is in is cut: its chained exits are unlinked, r14 is
- * turned to a table whose slots all leave, and the top of the return stack is replaced. Code in entry.S that
- * is on its way back into translated code looks at hot.kick and is restartable (see there).
+ * turned to an empty table (the way back from the miss handler looks at hot.kick), and the top of the return
+ * stack is replaced. Code in entry.S that is on its way back into translated code looks at hot.kick and is
+ * restartable (see there).
  *
  * Faults in translated code: the registers are stored into the vcpu and the context is edited so that
  * sigreturn arrives at bt_go_fault on the VMM's own stack, with the guest's FPU state intact in the host
@@ -89,7 +90,10 @@ static void kick_block(struct bt *bt, greg_t *g)
 		}
 		cache_unlink_exits(&bt->k, b);
 	}
-	g[REG_R14] = (greg_t)(uintptr_t)bt->k.leave_table;
+	g[REG_R14] = (greg_t)(uintptr_t)bt->k.empty_table;
+	uint64_t r9;
+	if (cache_table_jump_undo(&bt->k, pc, &r9))
+		g[REG_R9] = (greg_t)r9;
 	uint64_t sp = (uint64_t)g[REG_RSP];
 	if (bt->cur && sp <= bt->cur->top && sp >= (uint64_t)(uintptr_t)bt->cur->stack)
 		*(uint64_t *)(uintptr_t)sp = bt->k.ret_leave;

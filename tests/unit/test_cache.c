@@ -10,7 +10,6 @@
 #include "translator/translator.h"
 
 static struct cache k;
-static const uint64_t entry[4] = {0x1111, 0x2222, 0x3333, 0x4444};
 
 static bool never(void *opaque, const struct block *b)
 {
@@ -58,7 +57,7 @@ static int setup(void **state)
 
 	(void)state;
 	translate_init();
-	return cache_init(&k, 1 << 20, entry, err, sizeof err);
+	return cache_init(&k, 1 << 20, 0x2222, 0x4444, err, sizeof err);
 }
 
 static int teardown(void **state)
@@ -99,7 +98,7 @@ static void chain_and_unchain(void **state)
 	assert_int_equal(e->target, 0x1010);
 	assert_int_equal(leads_to(e), e->stub);
 	cache_chain(&k, e, b);
-	assert_int_equal(leads_to(e), b->body);
+	assert_int_equal(leads_to(e), b->host);
 	cache_unchain(&k, e);
 	assert_int_equal(leads_to(e), e->stub);
 	assert_null(b->incoming);
@@ -167,7 +166,7 @@ static void cross_page_exits(void **state)
 	assert_int_equal(s->nexits, 1);
 	cache_chain(&k, &s->exits[0], b);
 	cache_cut_cross(&k, 0x3000, 1);
-	assert_int_equal(leads_to(&s->exits[0]), b->body);
+	assert_int_equal(leads_to(&s->exits[0]), b->host);
 	cache_cut_cross(&k, 0x2000, 1);
 	assert_int_equal(leads_to(&s->exits[0]), s->exits[0].stub);
 }
@@ -199,24 +198,45 @@ static void tables(void **state)
 	struct space *s = cache_space(&k, 7, 0, NULL);
 
 	(void)state;
-	assert_int_equal(s->table[0x1234], 0x1111);
+	assert_int_equal(s->table[0x80001234], CACHE_MISS_STUB);
 	assert_int_equal(*(uint64_t *)(uintptr_t)s->top, 0x2222);
-	cache_table_set(&k, s, 0x80001234, b);
-	assert_int_equal(s->table[0x1234], (uint64_t)(uintptr_t)(k.rx + b->host));
+	cache_table_set(&k, s, b);
+	assert_int_equal(s->table[0x80001234], b->host);
 	assert_ptr_equal(cache_space(&k, 7, 0, NULL), s);
 	assert_ptr_not_equal(cache_space(&k, 7, 1, NULL), s);
 	cache_space_forget(&k, 8, 0x80001000, 1);
-	assert_int_not_equal(s->table[0x1234], 0x1111);
+	assert_int_equal(s->table[0x80001234], b->host);
 	cache_space_forget(&k, 7, 0x80002000, 1);
-	assert_int_not_equal(s->table[0x1234], 0x1111);
+	assert_int_equal(s->table[0x80001234], b->host);
 	cache_space_forget(&k, 7, 0x80001000, 1);
-	assert_int_equal(s->table[0x1234], 0x1111);
-	cache_table_set(&k, s, 0x80001234, b);
+	assert_int_equal(s->table[0x80001234], CACHE_MISS_STUB);
+	cache_table_set(&k, s, b);
 	cache_window_gone(&k, 7);
 	s = cache_space(&k, 7, 0, NULL);
-	assert_int_equal(s->table[0x1234], 0x1111);
+	assert_int_equal(s->table[0x80001234], CACHE_MISS_STUB);
 	assert_ptr_equal(cache_guard_hit(&k, (uint64_t)(uintptr_t)s->stack - 8), s);
 	assert_null(cache_guard_hit(&k, (uint64_t)(uintptr_t)s->stack + 8));
+}
+
+/* A table in which more slots were set than its log holds is emptied all the same. */
+static void tables_overflow(void **state)
+{
+	struct space *s = cache_space(&k, 7, 0, NULL);
+	struct block b = {.host = 64};
+
+	(void)state;
+	for (uint32_t i = 0; i < 2 * CACHE_SLOT_LOG; i++) {
+		b.eip = i * 0x123;
+		cache_table_set(&k, s, &b);
+	}
+	cache_space_forget(&k, 7, 0, 1);
+	for (uint32_t i = 0; i < 2 * CACHE_SLOT_LOG; i++)
+		assert_int_equal(s->table[i * 0x123], CACHE_MISS_STUB);
+	b.eip = 0xfffffffe;
+	cache_table_set(&k, s, &b);
+	assert_int_equal(s->table[0xfffffffe], 64);
+	cache_space_forget(&k, 7, 0xfffff000, 1);
+	assert_int_equal(s->table[0xfffffffe], CACHE_MISS_STUB);
 }
 
 /* More (window, mode) pairs than spaces: the least recently used one is recycled, empty. */
@@ -227,8 +247,8 @@ static void spaces_recycled(void **state)
 	(void)state;
 	for (uint32_t i = 0; i < 1000; i++) {
 		struct space *s = cache_space(&k, 1000 + i, 0, NULL);
-		assert_int_equal(s->table[0x1000], 0x1111);
-		cache_table_set(&k, s, 0x1000, b);
+		assert_int_equal(s->table[0x1000], CACHE_MISS_STUB);
+		cache_table_set(&k, s, b);
 	}
 }
 
@@ -243,6 +263,7 @@ int main(void)
 		cmocka_unit_test_setup(cross_page_exits, empty),
 		cmocka_unit_test_setup(address_lookup, empty),
 		cmocka_unit_test_setup(tables, empty),
+		cmocka_unit_test_setup(tables_overflow, empty),
 		cmocka_unit_test_setup(spaces_recycled, empty),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

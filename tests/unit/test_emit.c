@@ -170,7 +170,7 @@ static const char *body(const char *bytes, size_t len, uint32_t mode)
 	cache_flush(&cache);
 	struct block *b = translate_block(&cache, &rq);
 	uint32_t end = b->ninsn > 1 ? b->host + b->side[b->ninsn - 1].host : b->host_end;
-	return disassemble(cache.rx + b->body, end - b->body);
+	return disassemble(cache.rx + b->host, end - b->host);
 }
 #define RULE(bytes, mode, expected) assert_string_equal(body(bytes, sizeof bytes - 1, mode), expected)
 
@@ -249,14 +249,13 @@ static void rules_sites(void **state)
 
 static int setup(void **state)
 {
-	const uint64_t entry[4] = {1, 2, 3, 4};
 	char err[100];
 
 	(void)state;
 	cs_open(CS_ARCH_X86, CS_MODE_64, &handle);
 	cs_option(handle, CS_OPT_DETAIL, CS_OPT_ON);
 	translate_init();
-	return cache_init(&cache, 1 << 20, entry, err, sizeof err);
+	return cache_init(&cache, 1 << 20, 2, 4, err, sizeof err);
 }
 
 int main(void)

@@ -30,4 +30,5 @@ void asm_offsets(void)
 	OFFSET(V_ON_EXIT, hot.on_exit);
 	OFFSET(V_CALLOUTS, hot.callouts);
 	OFFSET(V_XMM, hot.xmm);
+	OFFSET(V_ARENA, hot.arena);
 }
