@@ -45,14 +45,16 @@ int cache_init(struct cache *k, uint32_t size, uint64_t ret_miss, uint64_t ret_l
 	k->rx = rx;
 	k->max_blocks = size / 192;
 	k->max_sides = size / 24;
+	k->max_exits = size / 96;
 	const int anon = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 	k->blocks = map_or_null(k->max_blocks * sizeof *k->blocks, PROT_READ | PROT_WRITE, anon, -1);
 	k->sides = map_or_null(k->max_sides * sizeof *k->sides, PROT_READ | PROT_WRITE, anon, -1);
+	k->exits = map_or_null(k->max_exits * sizeof *k->exits, PROT_READ | PROT_WRITE, anon, -1);
 	k->hash = map_or_null(HASH_SIZE * sizeof *k->hash, PROT_READ | PROT_WRITE, anon, -1);
 	k->pages = map_or_null(PAGES_SIZE * sizeof *k->pages, PROT_READ | PROT_WRITE, anon, -1);
 	k->spaces = map_or_null(MAX_SPACES * sizeof *k->spaces, PROT_READ | PROT_WRITE, anon, -1);
 	k->slot_logs = map_or_null(LOGS_BYTES, PROT_READ | PROT_WRITE, anon, -1);
-	if (!k->rw || !k->rx || !k->blocks || !k->sides || !k->hash || !k->pages || !k->spaces ||
+	if (!k->rw || !k->rx || !k->blocks || !k->sides || !k->exits || !k->hash || !k->pages || !k->spaces ||
 	    !k->slot_logs)
 		goto fail;
 	k->ret_miss = ret_miss;
@@ -78,6 +80,7 @@ void cache_destroy(struct cache *k)
 	munmap(k->rx, k->size);
 	munmap(k->blocks, k->max_blocks * sizeof *k->blocks);
 	munmap(k->sides, k->max_sides * sizeof *k->sides);
+	munmap(k->exits, k->max_exits * sizeof *k->exits);
 	munmap(k->hash, HASH_SIZE * sizeof *k->hash);
 	munmap(k->pages, PAGES_SIZE * sizeof *k->pages);
 	munmap(k->spaces, MAX_SPACES * sizeof *k->spaces);
@@ -90,6 +93,7 @@ void cache_flush(struct cache *k)
 	k->stats.blocks_now = 0;
 	k->nblocks = 0;
 	k->nsides = 0;
+	k->nexits = 0;
 	k->hot = ARENA_FIRST;
 	k->cold = k->size;
 	memset(k->hash, 0, HASH_SIZE * sizeof *k->hash);
@@ -102,5 +106,5 @@ void cache_flush(struct cache *k)
 bool cache_has_room(const struct cache *k, uint32_t bytes)
 {
 	return k->cold - k->hot > bytes && k->nblocks < k->max_blocks &&
-	       k->nsides + CACHE_MAX_INSNS < k->max_sides;
+	       k->nsides + CACHE_MAX_INSNS < k->max_sides && k->nexits + CACHE_MAX_EXITS < k->max_exits;
 }

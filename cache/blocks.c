@@ -34,6 +34,7 @@ struct block *cache_new(struct cache *k)
 
 	memset(b, 0, sizeof *b);
 	b->side = &k->sides[k->nsides];
+	b->exits = &k->exits[k->nexits];
 	b->host = k->hot;
 	b->cold_end = k->cold;
 	return b;
@@ -44,6 +45,7 @@ void cache_commit(struct cache *k, struct block *b)
 	assert(b == &k->blocks[k->nblocks]);
 	k->nblocks++;
 	k->nsides += b->ninsn;
+	k->nexits += b->nexits;
 	k->hot = (b->host_end + 15) & ~15u;
 	k->cold = b->cold;
 	for (unsigned i = 0; i < b->nexits; i++)
@@ -96,11 +98,12 @@ static void poison_entries(struct cache *k, struct block *b)
 	memcpy(j + 3, &off, 4);
 	assert(b->host_end - b->host >= CACHE_MIN_BYTES);
 	memcpy(k->rw + b->host, j, sizeof j);
-	if (b->pad) { /* jmp rel32 to the mismatch path, which looks the address up again */
+	for (unsigned i = 0; i < b->npads;
+	     i++) { /* jmp rel32 to the mismatch path, which looks the address up */
 		uint8_t p[5] = {0xe9};
-		int32_t rel = (int32_t)(b->pad_miss - (b->pad + 5));
+		int32_t rel = (int32_t)(b->pads[i].miss - (b->pads[i].at + 5));
 		memcpy(p + 1, &rel, 4);
-		memcpy(k->rw + b->pad, p, sizeof p);
+		memcpy(k->rw + b->pads[i].at, p, sizeof p);
 	}
 }
 

@@ -28,7 +28,8 @@
 #define CACHE_PAGE_LISTS 16384u /* pages whose numbers are equal modulo this share a list */
 #define CACHE_MIN_BYTES	 7u /* of a block's hot code: dropped blocks begin with a jump to the miss handler */
 #define CACHE_SLOT_LOG	 4096u
-#define CACHE_MAX_EXITS	 4
+#define CACHE_MAX_EXITS	 8
+#define CACHE_MAX_PADS	 4
 #define CACHE_MAX_INSNS	 32
 
 enum exit_kind {
@@ -59,7 +60,14 @@ struct side_entry {
 	uint8_t rep;	  /* SIDE_REP: offset of the string instruction itself from host */
 };
 #define SIDE_RETELL 0x2 /* of a page fault only the interpreter knows which address it reports */
-#define SIDE_REP 0x1 /* a rep string instruction: rsi, rdi, rcx hold partial progress */
+#define SIDE_BRANCH 0x4 /* a branch behind which the block goes on */
+#define SIDE_REP    0x1 /* a rep string instruction: rsi, rdi, rcx hold partial progress */
+
+/* Where a callee's host return arrives. Arena offsets. */
+struct pad {
+	uint32_t at;   /* the check of the return address */
+	uint32_t miss; /* where it leads on a mismatch */
+};
 
 struct block {
 	uint64_t gpa;
@@ -75,10 +83,10 @@ struct block {
 	uint8_t ninsn;
 	uint8_t nexits;
 	bool valid;
-	bool fpu;	   /* some instruction may use x87, MMX or SSE state */
-	uint32_t pad;	   /* arena offset of the landing pad, 0 if none */
-	uint32_t pad_miss; /* arena offset of the pad's mismatch path */
-	struct exit_link exits[CACHE_MAX_EXITS];
+	bool fpu; /* some instruction may use x87, MMX or SSE state */
+	uint8_t npads;
+	struct pad pads[CACHE_MAX_PADS];
+	struct exit_link *exits; /* nexits of them, consecutive in cache.exits */
 	struct exit_link *incoming;
 	struct side_entry *side; /* ninsn rows */
 	struct block *hash_next;
@@ -112,6 +120,8 @@ struct cache {
 	uint32_t nblocks, max_blocks;
 	struct side_entry *sides;
 	uint32_t nsides, max_sides;
+	struct exit_link *exits;
+	uint32_t nexits, max_exits;
 	struct block **hash;
 	struct block **pages; /* hash of guest-physical page -> list; see page_slot() */
 	struct space *spaces;

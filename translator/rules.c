@@ -519,10 +519,12 @@ static unsigned condition(const struct insn *in)
 	return in->opcode & 15;
 }
 
-/* jcc target   ->   jcc exit(target); jmp exit(next) */
+/* jcc target   ->   jcc exit(target); at the end of the block jmp exit(next) */
 static unsigned jcc(struct tr *t, unsigned i)
 {
 	tr_exit(t, em_jcc32(&t->e, condition(&t->insn[i])), EXIT_JMP, tr_next(t, i) + t->insn[i].imm);
+	if (i + 1 < t->n)
+		return 1;
 	tr_exit(t, em_jmp32(&t->e), EXIT_JMP, tr_next(t, i));
 	t->ended = true;
 	return 1;
@@ -592,8 +594,8 @@ static unsigned call(struct tr *t, unsigned i)
 	} else {
 		tr_jump_table(t, &t->e, target, true);
 	}
-	tr_landing_pad(t, tr_next(t, i));
-	t->ended = true;
+	tr_landing_pad(t, tr_next(t, i), i + 1 < t->n);
+	t->ended = i + 1 == t->n;
 	return 1;
 }
 
@@ -611,8 +613,8 @@ static unsigned call_rm(struct tr *t, unsigned i)
 	em_store_i32(&t->e, &m, tr_next(t, i));
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -4);
 	tr_jump_indirect(t, &t->e, true);
-	tr_landing_pad(t, tr_next(t, i));
-	t->ended = true;
+	tr_landing_pad(t, tr_next(t, i), i + 1 < t->n);
+	t->ended = i + 1 == t->n;
 	return 1;
 }
 

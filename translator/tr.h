@@ -58,7 +58,8 @@ struct tr {
 	uint8_t class[CACHE_MAX_INSNS];
 	uint32_t live[CACHE_MAX_INSNS + 1]; /* arithmetic flags that matter before instruction i */
 	unsigned n;
-	bool ended; /* the last rule emitted its own exits */
+	unsigned jccs, calls; /* so far */
+	bool ended;	      /* the last rule emitted its own exits */
 };
 
 enum insn_class classify(const struct insn *i, uint32_t mode);
@@ -100,7 +101,7 @@ static inline struct host_mem tr_vcpu(size_t offset)
 void tr_jump_indirect(struct tr *t, struct emitter *e, bool call);
 void tr_jump_table(struct tr *t, struct emitter *e, uint32_t target, bool call);
 /* A control transfer's target in r8d has been computed; return address etc. */
-void tr_landing_pad(struct tr *t, uint32_t ret);
+void tr_landing_pad(struct tr *t, uint32_t ret, bool more);
 
 /* ---- ident.c */
 static inline unsigned host_reg(unsigned guest)

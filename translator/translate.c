@@ -10,6 +10,12 @@
 
 struct translate_host translate_host;
 
+#define MAX_INSNS 32u
+#define MAX_BYTES                                                                                            \
+	200u /* where a block ends whatever comes; a side table row has eight bits for the offset            \
+	      */
+#define MAX_EXTENDED 120u /* beyond this a block does not go on behind branches */
+
 struct emitter tr_cold(struct tr *t, unsigned bytes)
 {
 	t->cold -= bytes;
@@ -71,7 +77,7 @@ void tr_exit(struct tr *t, uint32_t patch, enum exit_kind kind, uint32_t target)
 		.patch = patch, .stub = em_off(&c), .target = target, .kind = (uint8_t)kind, .cross = cross};
 	em_fix32(&t->e, patch, x->stub);
 	em_mov_ri32(&c, R8, target);
-	em_mov_ri32(&c, R9, (uint32_t)(t->b - t->k->blocks) * CACHE_MAX_EXITS + t->b->nexits);
+	em_mov_ri32(&c, R9, t->k->nexits + t->b->nexits);
 	em_jmp_m(&c, &go);
 	t->b->nexits++;
 }
@@ -96,15 +102,18 @@ static void check_r8(struct tr *t, uint32_t imm, uint32_t miss)
 	em_mov_rr64(e, RCX, R9);
 }
 
-/* Where the callee's host ret arrives, r8d being the guest's return address. */
-void tr_landing_pad(struct tr *t, uint32_t ret)
+/* Where the callee's host ret arrives, r8d being the guest's return address. more: the block goes on there.
+ */
+void tr_landing_pad(struct tr *t, uint32_t ret, bool more)
 {
 	struct emitter c = tr_cold(t, CACHE_TABLE_JUMP);
 
-	t->b->pad = em_off(&t->e);
-	t->b->pad_miss = em_off(&c);
+	assert(t->b->npads < CACHE_MAX_PADS);
+	t->b->pads[t->b->npads++] = (struct pad){.at = em_off(&t->e), .miss = em_off(&c)};
 	tr_jump_indirect(t, &c, false);
-	check_r8(t, ret, t->b->pad_miss);
+	check_r8(t, ret, t->b->pads[t->b->npads - 1].miss);
+	if (more)
+		return;
 	if ((ret ^ t->b->eip) >> PAGE_SHIFT && !t->rq->chain_cross) {
 		tr_jump_indirect(t, &t->e, false); /* r8d is still the target */
 	} else {
@@ -112,11 +121,38 @@ void tr_landing_pad(struct tr *t, uint32_t ret)
 	}
 }
 
+static bool no_straddler(void *opaque, const struct block *b)
+{
+	(void)opaque;
+	(void)b;
+	return false;
+}
+
+/* Whether the block goes on behind a branch, at offset `at`, which ends it otherwise: behind what may not be
+ * taken and behind calls, on the same page, unless there is a block to go on with. */
+static bool goes_on(struct tr *t, enum insn_class cl, unsigned at)
+{
+	const struct translate_request *rq = t->rq;
+
+	if (cl == CL_JCC)
+		t->jccs++;
+	else if (cl == CL_CALL || cl == CL_CALL_RM)
+		t->calls++;
+	else
+		return false;
+	if (rq->single || at >= rq->avail || at > MAX_EXTENDED)
+		return false;
+	/* Each takes an exit, and the end takes two; each call takes a landing pad. */
+	if (t->jccs + t->calls + 2 > CACHE_MAX_EXITS || t->calls + 1 > CACHE_MAX_PADS)
+		return false;
+	return !cache_lookup(t->k, rq->gpa + at, rq->eip + at, rq->mode, no_straddler, NULL);
+}
+
 /* Decodes up to the end of the block. Leaves t->n instructions. */
 static void decode_block(struct tr *t)
 {
 	const struct translate_request *rq = t->rq;
-	unsigned max = rq->single ? 1 : 24;
+	unsigned max = rq->single ? 1 : MAX_INSNS;
 	unsigned at = 0;
 
 	while (t->n < max) {
@@ -162,7 +198,10 @@ static void decode_block(struct tr *t)
 			t->b->len2 = (uint16_t)(in->len - avail);
 		}
 		at += in->len;
-		if (straddles || class_ends_block((enum insn_class)t->class[t->n - 1]) || at > 200)
+		if (straddles || at > MAX_BYTES)
+			break;
+		if (class_ends_block((enum insn_class)t->class[t->n - 1]) &&
+		    !goes_on(t, (enum insn_class)t->class[t->n - 1], at))
 			break;
 	}
 	t->b->len = (uint16_t)at;
@@ -189,13 +228,16 @@ static void find_liveness(struct tr *t)
 	}
 }
 
-/* mov r8, [insns]; lea r8, [r8+n]; mov [insns], r8 */
-static void count_insns(struct tr *t)
+/* mov r8, [insns]; lea r8, [r8+n]; mov [insns], r8: the instructions from i on, to the next branch. */
+static void count_insns(struct tr *t, unsigned i)
 {
 	const struct host_mem m = tr_vcpu(offsetof(struct vcpu, hot.insns));
+	int32_t n = 1;
 
+	while (i + (unsigned)n < t->n && !class_ends_block((enum insn_class)t->class[i + (unsigned)n - 1]))
+		n++;
 	em_load64(&t->e, R8, &m);
-	em_lea64(&t->e, R8, &(struct host_mem){.base = R8, .index = -1, .scale = 1, .disp = (int32_t)t->n});
+	em_lea64(&t->e, R8, &(struct host_mem){.base = R8, .index = -1, .scale = 1, .disp = n});
 	em_modrm_mem(&t->e, NULL, 0, true, (const uint8_t[]){0x89}, 1, R8, &m);
 }
 
@@ -203,6 +245,11 @@ static bool is_ident(enum insn_class cl)
 {
 	return cl == CL_IDENT || cl == CL_IDENT_FPU || cl == CL_LEA || cl == CL_NOP || cl == CL_INCDEC ||
 	       cl == CL_MOFFS;
+}
+
+static uint32_t verify_arg(const struct tr *t, unsigned i)
+{
+	return (uint32_t)(t->b - t->k->blocks) | i << CO_VERIFY_INSN;
 }
 
 struct block *translate_block(struct cache *k, const struct translate_request *rq)
@@ -215,11 +262,16 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 	t.e = (struct emitter){.p = k->rw + k->hot, .base = k->rw, .limit = k->rw + k->cold};
 	decode_block(&t);
 	find_liveness(&t);
-	if (translate_host.verify)
-		tr_callout(&t, &t.e, CO_VERIFY, rq->eip, (uint32_t)(t.b - k->blocks));
-	if (translate_host.count)
-		count_insns(&t);
 	for (unsigned i = 0; i < t.n;) {
+		const bool behind_branch = i && class_ends_block((enum insn_class)t.class[i - 1]);
+		if (behind_branch)
+			t.b->side[i - 1].flags |= SIDE_BRANCH;
+		if (i == 0 || behind_branch) {
+			if (translate_host.verify)
+				tr_callout(&t, &t.e, CO_VERIFY, tr_eip(&t, i), verify_arg(&t, i));
+			if (translate_host.count)
+				count_insns(&t, i);
+		}
 		tr_side(&t, i, 0, 0);
 		k->stats.ident_insns += is_ident((enum insn_class)t.class[i]);
 		i += rule_emit(&t, i);

@@ -79,11 +79,13 @@ enum callout {
 	CO_LIGHT,  /* the same for one that has nothing to do with devices either */
 	CO_ACCESS, /* the same for one that changes nothing but memory and general registers */
 	CO_STI,	   /* IF was just set and a request is pending; arg: length */
-	CO_VERIFY, /* the beginning of a block; arg: its number */
+	CO_VERIFY, /* the beginning of a block, or of what follows a branch in it; arg: its number |
+		      instruction << CO_VERIFY_INSN */
 	CO_COUNT
 };
 
-#define CO_ARG_SITE 0x80000000u
+#define CO_ARG_SITE    0x80000000u
+#define CO_VERIFY_INSN 24
 
 /* ------------------------------------------------------------------ translation */
 
@@ -102,8 +104,8 @@ struct translate_request {
 /* What the host CPU offers to emitted code. */
 struct translate_host {
 	bool bmi2;
-	bool verify; /* each block begins with a callout (CO_VERIFY), and what gives another result each time
-			is a callout too */
+	bool verify; /* each block, and each part behind a branch, begins with a callout (CO_VERIFY), and what
+			gives another result each time is a callout too */
 	/* Whether the guest's CPU model has the instruction; NULL: it has all that decode.c lets through. */
 	bool (*offers)(const struct insn *i);
 	bool count; /* not the CPU's but the user's wish: emitted code counts the instructions it runs

@@ -405,8 +405,7 @@ static int bt_on_exit(struct vcpu *c, int how)
 		bt->st.exits_miss++;
 		cache_table_set(&bt->k, bt->cur, b);
 	} else {
-		struct exit_link *e = &bt->k.blocks[c->hot.exit_arg / CACHE_MAX_EXITS]
-					       .exits[c->hot.exit_arg % CACHE_MAX_EXITS];
+		struct exit_link *e = &bt->k.exits[c->hot.exit_arg];
 		bt->st.exits_direct++;
 		chain_to(bt, e, b);
 		if (e->by_table)
@@ -508,8 +507,7 @@ static void execute(struct bt *bt)
 		switch (why) {
 		case BT_EXIT_DIRECT:
 			bt->st.exits_direct++;
-			from = &bt->k.blocks[c->hot.exit_arg / CACHE_MAX_EXITS]
-					.exits[c->hot.exit_arg % CACHE_MAX_EXITS];
+			from = &bt->k.exits[c->hot.exit_arg];
 			gen = bt->gen;
 			continue;
 		case BT_EXIT_MISS:

@@ -1,9 +1,9 @@
 /* bt_verify.c - lockstep (--verify): what translated code does is compared with what the interpreter does.
  *
- * Every block begins with a callout to verify_block. That compares the state in which the block before it has
- * arrived, including where it has arrived, with what the interpreter has said it would be; then it lets the
- * interpreter run the coming block on trial, notes the outcome, and takes everything back. Chains, tables and
- * return prediction are in use as always.
+ * Every block, and every part of one behind a branch, begins with a callout to verify_block. That compares
+ *the state in which the block before it has arrived, including where it has arrived, with what the
+ *interpreter has said it would be; then it lets the interpreter run the coming block on trial, notes the
+ *outcome, and takes everything back. Chains, tables and return prediction are in use as always.
  *
  * A trial changes nothing but registers and RAM, and the store log gives every byte back. It ends before an
  * instruction that would reach further (a device, a control register, the TSC; a store into code or page
@@ -255,6 +255,7 @@ static unsigned trial(struct verify *v, unsigned limit)
 	struct vcpu *c = v->bt->c;
 	unsigned n;
 
+<<<<<<< HEAD
 	v->nlog = v->ndata = 0;
 	v->spoilt = v->touched_ad = v->mid = false;
 	v->stop = STOP_LIMIT;
@@ -302,13 +303,21 @@ static void foresee(struct verify *v, unsigned count)
 
 static void report(struct verify *v, const char *what);
 
+/* The instruction behind the next branch, or the end of the block. */
+static unsigned part_end(const struct block *b, unsigned at)
+{
+	while (at + 1u < b->ninsn && !(b->side[at].flags & SIDE_BRANCH))
+		at++;
+	return at + 1;
+}
+
 static void arm(struct verify *v, const struct block *b, unsigned at)
 {
 	v->b = b;
 	v->at = at;
 	v->has = b->fpu ? HAS_FPU : 0;
 	copy_state(&v->before, v->bt->c, v->has);
-	foresee(v, b->ninsn - at);
+	foresee(v, part_end(b, at) - at);
 	v->armed = true;
 	if (v->stop == STOP_ELSEWHERE)
 		report(v, "the code in memory is not what the block was made of: where an instruction ends");
@@ -388,6 +397,18 @@ static void compare_end(struct verify *v)
 		break;
 	default:
 		v->st.passed++;
+=======
+	for (unsigned i = 0; i < b->ninsn && !v->impure; i++) {
+		uint32_t at = b->eip + b->side[i].guest, n = 0;
+		if (c->eip != at) /* left by a branch in the middle */
+			break;
+		do {
+			if (interp_step(c) < 0 || c->halted || c->shadow || ++n > 1000)
+				v->impure = true;
+		} while (c->eip == at && b->side[i].flags & SIDE_REP && !v->impure);
+		if (c->cpl != v->before.cpl || c->exc.pending || at_handler(c))
+			v->impure = true;
+>>>>>>> 5a65942 (Blocks go on behind branches that may not be taken and behind calls)
 	}
 }
 
@@ -461,15 +482,16 @@ static bool pick(struct verify *v, uint32_t number)
 	return cfg->verify_every && n % cfg->verify_every == 0;
 }
 
-static int verify_block(struct vcpu *c, uint32_t number)
+static int verify_block(struct vcpu *c, uint32_t arg)
 {
+	const uint32_t number = arg & ((1u << CO_VERIFY_INSN) - 1), at = arg >> CO_VERIFY_INSN;
 	struct bt *bt = c->bt;
 	struct verify *v = bt->verify;
 	const struct block *b = &bt->k.blocks[number];
 	const uint64_t gen = bt->gen;
 	const bool picked = pick(v, number), fpu = (v->armed && v->b->fpu) || (picked && b->fpu);
 
-	v->blocks[v->st.entries % BLOCKS_MAX] = b->eip;
+	v->blocks[v->st.entries % BLOCKS_MAX] = b->eip + b->side[at].guest;
 	v->picked = picked;
 	cpu_fpu_live = !fpu;
 	if (fpu)
@@ -477,7 +499,7 @@ static int verify_block(struct vcpu *c, uint32_t number)
 	if (v->armed)
 		compare_end(v);
 	if (picked && !v->failed)
-		arm(v, b, 0);
+		arm(v, b, at);
 	if (fpu)
 		fpu_give(bt);
 	cpu_fpu_live = false;
@@ -565,7 +587,7 @@ static int verify_callout(struct vcpu *c, uint32_t arg, unsigned which)
 	} else {
 		v->st.callouts_only++;
 	}
-	if (r == BT_GO_ON && !v->failed && i + 1u < b->ninsn)
+	if (r == BT_GO_ON && !v->failed && i + 1u < b->ninsn && !(b->side[i].flags & SIDE_BRANCH))
 		arm(v, b, i + 1);
 	if (fpu)
 		fpu_give(bt);
@@ -785,8 +807,9 @@ static void report(struct verify *v, const char *what)
 
 #define EACH_CALLOUT(X)                                                                                      \
 	X(0)                                                                                                 \
-	X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18)   \
-		X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29) X(30) X(31)
+	X(1)                                                                                                 \
+	X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19)  \
+		X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29) X(30) X(31)
 
 #define X(n)                                                                                                 \
 	static int callout##n(struct vcpu *c, uint32_t arg)                                                  \
