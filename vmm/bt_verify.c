@@ -255,7 +255,6 @@ static unsigned trial(struct verify *v, unsigned limit)
 	struct vcpu *c = v->bt->c;
 	unsigned n;
 
-<<<<<<< HEAD
 	v->nlog = v->ndata = 0;
 	v->spoilt = v->touched_ad = v->mid = false;
 	v->stop = STOP_LIMIT;
@@ -397,18 +396,6 @@ static void compare_end(struct verify *v)
 		break;
 	default:
 		v->st.passed++;
-=======
-	for (unsigned i = 0; i < b->ninsn && !v->impure; i++) {
-		uint32_t at = b->eip + b->side[i].guest, n = 0;
-		if (c->eip != at) /* left by a branch in the middle */
-			break;
-		do {
-			if (interp_step(c) < 0 || c->halted || c->shadow || ++n > 1000)
-				v->impure = true;
-		} while (c->eip == at && b->side[i].flags & SIDE_REP && !v->impure);
-		if (c->cpl != v->before.cpl || c->exc.pending || at_handler(c))
-			v->impure = true;
->>>>>>> 5a65942 (Blocks go on behind branches that may not be taken and behind calls)
 	}
 }
 
