@@ -41,7 +41,7 @@ struct block *__wrap_translate_block(struct cache *k, const struct translate_req
 {
 	struct block *b = __real_translate_block(k, rq);
 
-	for (uint32_t at = b->body; wrong_from && at + wrong_from->n <= b->host_end; at++)
+	for (uint32_t at = b->host; wrong_from && at + wrong_from->n <= b->host_end; at++)
 		if (!memcmp(k->rw + at, wrong_from->b, wrong_from->n))
 			memcpy(k->rw + at, wrong_to->b, wrong_to->n);
 	return b;
