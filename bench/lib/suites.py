@@ -53,11 +53,15 @@ class Session:
             self.data.setdefault("failures", []).append(f"{name}: {why}")
         self.report(f"no more {name}: {why}")
 
+    def late(self, number):
+        """Behind the deadline, and not in the first round, which is always completed."""
+        return number > 0 and self.deadline is not None and time.monotonic() > self.deadline
+
     def rounds(self):
         """Round numbers; no new one begins behind the deadline."""
         for number in range(self.arguments.runs):
-            if number and self.deadline and time.monotonic() > self.deadline:
-                self.report(f"time is up after {number} rounds")
+            if self.late(number):
+                self.report("time is up")
                 return
             yield number
 
@@ -168,6 +172,8 @@ def user_suite(session, suite):
 
 
 def each_place(session, places, number, run, suite, name):
+    if session.late(number): # a round may miss its last benchmarks, but none of them some of the columns
+        return
     for column in in_turn(list(places), number):
         if column == INTERP and (number or run is run_command):
             continue
@@ -264,6 +270,8 @@ def translate(session):
             boot_counters(session, name, number)
             flush_cost(session, name, number)
         for size in MEMORY_SIZES:
+            if session.late(number):
+                return
             for name in in_turn(guests, number):
                 memory(session, name, size, number)
 
