@@ -72,28 +72,49 @@ def jobs(vm, score):
     score.check("Ctrl-C ends a busy loop", True)
 
 
+def timed(score, name, measure, good):
+    """Checks a measured time, with some more tries: the host may have been busy, but a clock that is wrong is wrong each
+    time."""
+    for _ in range(8):
+        value = measure()
+        if good(value):
+            break
+    score.check(name, good(value), f"measured {value}")
+
+
 def clocks(vm, score):
     """The guest's time against the host's."""
-    for seconds in (1, 5):
+    def sleep(seconds):
         vm.send(f"printf '\\100a\\n'; sleep {seconds}; printf '\\100b\\n'\r")
         vm.expect(rb"@a\r+\n")
         start = time.monotonic()
         vm.expect(rb"@b\r+\n", seconds + 30)
         took = time.monotonic() - start
         vm.expect(rb"/ # ")
-        slack = 0.03 if vm.arguments.slow == 1 else 0.15
-        score.check(f"sleep {seconds} against the host's clock", abs(took - seconds) < seconds * 0.01 + slack, f"took {took:.3f} s")
-    difference = abs(float(vm.shell("date +%s").text) - time.time())
-    score.check("date", difference < 3, f"off by {difference:.1f} s")
-    text = vm.shell("time sleep 1").text
-    match = re.search(r"real\s+(\d+)m\s*([\d.]+)s", text)
-    score.check("time sleep 1", match and 0.99 <= float(match.group(2)) <= (1.02 if vm.arguments.slow == 1 else 1.2), text)
-    if vm.arguments.accel != "interp":
+        return took
+
+    def time_sleep():
+        text = vm.shell("time sleep 1").text
+        match = re.search(r"real\s+(\d+)m\s*([\d.]+)s", text)
+        return float(match.group(2)) if match else text
+
+    def paces():
+        """How long three seconds are by the guest's uptime and by the host's clock."""
         before = float(vm.shell("cut -d' ' -f1 /proc/uptime").text), time.monotonic()
         time.sleep(3)
         after = float(vm.shell("cut -d' ' -f1 /proc/uptime").text), time.monotonic()
-        guest, host = after[0] - before[0], after[1] - before[1]
-        score.check("uptime keeps the host's pace", abs(guest - host) < host * 0.01 + 0.05, f"{guest:.3f} against {host:.3f}")
+        return after[0] - before[0], after[1] - before[1]
+
+    slack = 0.03 if vm.arguments.slow == 1 else 0.15
+    for seconds in (1, 5):
+        timed(score, f"sleep {seconds} against the host's clock", lambda: sleep(seconds),  # pylint: disable=cell-var-from-loop
+              lambda took: abs(took - seconds) < seconds * 0.01 + slack)  # pylint: disable=cell-var-from-loop
+    difference = abs(float(vm.shell("date +%s").text) - time.time())
+    score.check("date", difference < 3, f"off by {difference:.1f} s")
+    timed(score, "time sleep 1", time_sleep,
+          lambda took: isinstance(took, float) and 0.99 <= took <= (1.02 if vm.arguments.slow == 1 else 1.2))
+    if vm.arguments.accel != "interp":
+        timed(score, "uptime keeps the host's pace", paces, lambda pair: abs(pair[0] - pair[1]) < pair[1] * 0.01 + 0.05)
 
 
 def main():
