@@ -17,7 +17,7 @@
 
 #define SLOTS	    64
 #define SLOT_AT	    0x20000000
-#define SLOT_STRIDE 0x10000
+#define SLOT_STRIDE 0x40000 /* no 16-bit offset leads from one into the next */
 #define SLOT_CODE   0x1000
 #define CODE_BYTES  0x2000
 #define SLOT_DATA   0x4000

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -65,7 +66,7 @@ static unsigned run_one(const struct testcase *t, enum side_id s)
 		if (side_start(id, opt.dir))
 			exit(2);
 		if (side_run(id, t, 1, &at)) {
-			side_stop(id);
+			side_stop(id, true);
 			return DIFF_DIED;
 		}
 	}
@@ -86,7 +87,7 @@ static bool steady(const struct testcase *t)
 
 	first = *side_result(SILICON, 0);
 	memcpy(data, side_data(SILICON, t), DATA_BYTES);
-	side_stop(SILICON);
+	side_stop(SILICON, true);
 	if (side_start(SILICON, opt.dir) || side_run(SILICON, t, 1, &at))
 		return false;
 	return !compare(t, SILICON, &first, side_result(SILICON, 0), data, side_data(SILICON, t));
@@ -183,7 +184,7 @@ static void run_batch(const struct testcase *t, unsigned n)
 			exit(2);
 		if (side_run(s, t, n, &at) == 0)
 			continue;
-		side_stop(s);
+		side_stop(s, true);
 		if (s == SILICON)
 			count.endless += n;
 		else
@@ -203,7 +204,7 @@ static void run_batch(const struct testcase *t, unsigned n)
 			if (opt.side[s])
 				take(&t[k], s, diff[s][k]);
 		if (touched)
-			side_stop(SILICON);
+			side_stop(SILICON, true);
 	}
 }
 
@@ -338,6 +339,20 @@ static void print_coverage(void)
 	}
 }
 
+/* Of all processes, those that have been waited for. */
+static double cpu_seconds(void)
+{
+	static const int who[] = {RUSAGE_SELF, RUSAGE_CHILDREN};
+	struct rusage u;
+	double s = 0;
+
+	for (unsigned k = 0; k < 2; k++)
+		if (!getrusage(who[k], &u))
+			s += (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+			     (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+	return s;
+}
+
 static int summary(void)
 {
 	unsigned fewest = ~0u;
@@ -357,6 +372,8 @@ static int summary(void)
 	       "%lu spoilt by that, %lu in batches that did not end on silicon\n",
 	       count.failures, count.undefined, count.private, count.unsteady, count.endless);
 	print_excuses(stdout);
+	printf("%.0f s of CPU time, %.1f million cases in an hour of it\n", cpu_seconds(),
+	       (double)count.cases / cpu_seconds() * 3600 / 1e6);
 	return count.failures != 0;
 }
 
@@ -390,6 +407,7 @@ static void parse_options(int argc, char **argv)
 		{"no-shrink", 0, 0, 'n'},
 		{"coverage", 0, 0, 'c'},
 		{"help", 0, 0, 'h'},
+		{"stats", 0, 0, 't'},
 		{0},
 	};
 	const char *engine = "both";
@@ -427,6 +445,9 @@ static void parse_options(int argc, char **argv)
 			break;
 		case 'n':
 			opt.shrink = false;
+			break;
+		case 't':
+			side_stats = true;
 			break;
 		case 'c':
 			opt.coverage = true;
@@ -467,6 +488,6 @@ int main(int argc, char **argv)
 	else
 		run_random();
 	for (enum side_id s = SILICON; s < SIDES; s++)
-		side_stop(s);
+		side_stop(s, false);
 	return summary();
 }

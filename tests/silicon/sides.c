@@ -113,6 +113,23 @@ static void port_write(void *opaque, uint32_t offset, uint32_t value, unsigned s
 	_exit(1);
 }
 
+bool side_stats;
+
+static void print_stats(struct machine *m, enum side_id id)
+{
+	static struct stat_row rows[256];
+	unsigned n = machine_stats(m, rows, 256);
+	const char *group = "";
+
+	for (unsigned k = 0; k < n; k++) {
+		if (strcmp(group, rows[k].group)) {
+			group = rows[k].group;
+			fprintf(stderr, "%s: %s\n", side_names[id], group);
+		}
+		fprintf(stderr, "%14llu  %s\n", (unsigned long long)rows[k].value, rows[k].name);
+	}
+}
+
 static int make_machine(struct side *s, enum side_id id, const char *dir, int *request, int *answer)
 {
 	static const struct io_ops ops = {.read = port_read, .write = port_write, .wide = true};
@@ -141,7 +158,15 @@ static int make_machine(struct side *s, enum side_id id, const char *dir, int *r
 		port_answer = answer[1];
 		close(request[1]);
 		close(answer[0]);
-		_exit(machine_run(s->machine));
+		for (enum side_id o = SILICON; o < SIDES; o++)
+			if (o != id && sides[o].pid) {
+				close(sides[o].to);
+				close(sides[o].from);
+			}
+		machine_run(s->machine);
+		if (side_stats)
+			print_stats(s->machine, id);
+		_exit(0);
 	}
 	return s->pid < 0 ? -1 : 0;
 }
@@ -187,15 +212,17 @@ int side_start(enum side_id id, const char *dir)
 	return 0;
 }
 
-void side_stop(enum side_id id)
+void side_stop(enum side_id id, bool hung)
 {
 	struct side *s = &sides[id];
 
 	if (!s->pid)
 		return;
-	kill(s->pid, SIGKILL);
-	waitpid(s->pid, NULL, 0);
+	/* A machine that waits for a request ends when there can be none any more. */
 	close(s->to);
+	if (!side_stats || hung || id == SILICON)
+		kill(s->pid, SIGKILL);
+	waitpid(s->pid, NULL, 0);
 	close(s->from);
 	if (s->memory)
 		munmap(s->memory, ORACLE_BYTES);

@@ -135,7 +135,9 @@ extern const char *const side_names[SIDES];
  * oracle. */
 #define SIDE_SKIP 77
 int side_start(enum side_id s, const char *dir);
-void side_stop(enum side_id s);
+/* hung: it may not be waiting for a request. */
+void side_stop(enum side_id s, bool hung);
+extern bool side_stats; /* print bt86's statistics when a machine is stopped */
 /* Runs n cases: result k and the data pages of case k's slot are then to be seen. Cases have different slots.
  * 0, or -1 if the process died or did not answer in time; *at is then the number of the case. */
 int side_run(enum side_id s, const struct testcase *t, unsigned n, unsigned *at);

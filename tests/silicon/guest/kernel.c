@@ -98,7 +98,7 @@ static void set_tables(void)
 
 static uint64_t pdpt[4] __attribute__((aligned(32)));
 static uint64_t directories[2][512] __attribute__((aligned(4096)));
-static uint64_t tables[6][512] __attribute__((aligned(4096)));
+static uint64_t tables[12][512] __attribute__((aligned(4096)));
 
 static uint64_t *entry(uint32_t linear)
 {
