@@ -13,10 +13,10 @@ static bool fx_skipped(unsigned at)
 	       (at >= 32 && at < 160 && at % 16 >= 10);
 }
 
-/* Nor, of the translator's, FOP, FIP and FDP (docs/limits.md). */
+/* Nor, of the translator's, FOP and FDP (docs/limits.md). */
 static bool fx_skipped_bt(unsigned at)
 {
-	return fx_skipped(at) || (at >= 6 && at < 24);
+	return fx_skipped(at) || at == 6 || at == 7 || (at >= 16 && at < 20);
 }
 
 static bool fx_differs(const uint8_t *a, const uint8_t *b, bool (*skipped)(unsigned))
