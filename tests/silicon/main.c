@@ -127,6 +127,24 @@ static bool seen_before(const struct testcase *t, enum side_id s, unsigned diff)
 	return false;
 }
 
+/* The batch's first difference as it was. Running any case again overwrites results. */
+static struct finding {
+	const struct testcase *t;
+	enum side_id side;
+	struct silicon_result want, got;
+	uint8_t want_data[DATA_BYTES], got_data[DATA_BYTES];
+} found_as;
+
+static void remember(const struct testcase *t, unsigned k, enum side_id s)
+{
+	found_as.t = t;
+	found_as.side = s;
+	found_as.want = *side_result(SILICON, k);
+	found_as.got = *side_result(s, k);
+	memcpy(found_as.want_data, side_data(SILICON, t), DATA_BYTES);
+	memcpy(found_as.got_data, side_data(s, t), DATA_BYTES);
+}
+
 static void report(const struct testcase *found, enum side_id s, unsigned diff)
 {
 	struct testcase t = *found;
@@ -149,8 +167,12 @@ static void report(const struct testcase *found, enum side_id s, unsigned diff)
 	if (alone && opt.shrink)
 		shrink(&t, s);
 	if (alone)
-		alone = run_one(&t, s);
-	say_difference(&t, s, alone ? alone : diff);
+		say_difference(&t, s, run_one(&t, s));
+	else if (found == found_as.t && s == found_as.side)
+		print_difference(stdout, &t, s, &found_as.want, &found_as.got, found_as.want_data,
+				 found_as.got_data);
+	else
+		case_print(stdout, &t);
 	fflush(stdout);
 }
 
@@ -192,10 +214,13 @@ static void run_batch(const struct testcase *t, unsigned n)
 		return;
 	}
 	spoilt = false;
+	found_as.t = NULL;
 	for (enum side_id s = INTERP; s < SIDES; s++)
 		for (unsigned k = 0; k < n && opt.side[s]; k++) {
 			diff[s][k] = compare_sides(&t[k], k, s);
 			spoilt |= diff[s][k] & (DIFF_PRIVATE | DIFF_EXCUSED);
+			if ((diff[s][k] & DIFF_FAILURE) && !found_as.t)
+				remember(&t[k], k, s);
 		}
 	for (unsigned k = 0; k < n; k++) {
 		bool touched = diff[INTERP][k] == DIFF_PRIVATE || diff[BT][k] == DIFF_PRIVATE;
@@ -395,20 +420,13 @@ static const char help[] = "usage: tests/silicon/run [OPTION...]\n"
 static void parse_options(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"seconds", 1, 0, 's'},
-		{"each", 1, 0, 'e'},
-		{"blocks", 1, 0, 'b'},
-		{"percent", 1, 0, 'p'},
-		{"seed", 1, 0, 'S'},
-		{"engine", 1, 0, 'E'},
-		{"replay", 1, 0, 'r'},
-		{"file", 1, 0, 'f'},
-		{"failures", 1, 0, 'F'},
-		{"no-shrink", 0, 0, 'n'},
-		{"coverage", 0, 0, 'c'},
-		{"help", 0, 0, 'h'},
-		{"stats", 0, 0, 't'},
-		{0},
+		{"seconds", 1, 0, 's'},	 {"each", 1, 0, 'e'},
+		{"blocks", 1, 0, 'b'},	 {"percent", 1, 0, 'p'},
+		{"seed", 1, 0, 'S'},	 {"engine", 1, 0, 'E'},
+		{"replay", 1, 0, 'r'},	 {"file", 1, 0, 'f'},
+		{"failures", 1, 0, 'F'}, {"no-shrink", 0, 0, 'n'},
+		{"coverage", 0, 0, 'c'}, {"help", 0, 0, 'h'},
+		{"stats", 0, 0, 't'},	 {0},
 	};
 	const char *engine = "both";
 	int o;
