@@ -61,7 +61,7 @@ static int check_available(struct vcpu *c, unsigned class)
 /* ------------------------------------------------------------------ memory operand */
 
 /* #AC is raised at CPL 3 only, when CR0.AM and EFLAGS.AC are set (SDM vol. 3A 6.15, interrupt 17). */
-static bool alignment_checked(const struct vcpu *c)
+bool fpu_alignment_checked(const struct vcpu *c)
 {
 	return c->cpl == 3 && (c->cr0 & CR0_AM) && (c->sysflags & FL_AC);
 }
@@ -72,7 +72,7 @@ int fpu_operand(struct vcpu *c, const struct insn *i, unsigned len, bool write, 
 	m->off = interp_ea(c, i);
 	if (interp_linear(c, i->seg, m->off, len, write, &m->lin))
 		return -1;
-	if (unlikely((m->lin & (ac_align - 1)) && alignment_checked(c)))
+	if (unlikely((m->lin & (ac_align - 1)) && fpu_alignment_checked(c)))
 		return cpu_raise_error(c, VEC_AC, 0);
 	return 0;
 }

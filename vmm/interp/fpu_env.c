@@ -304,16 +304,20 @@ int fpu_frstor(struct vcpu *c, const struct insn *i)
 
 /* ------------------------------------------------------------------ FXSAVE, FXRSTOR */
 
-/* Misalignment is #AC where that is enabled and the address is not even a multiple of 4, else #GP(0). The
- * last byte's page is looked at first. */
+/* Misalignment is #AC where that is enabled and the address is not even a multiple of 4, else #GP(0); it comes
+ * before the segment's checks. The last byte's page is looked at first. */
 static int open_fx(struct vcpu *c, const struct insn *i, bool write, struct fpu_mem *m)
 {
 	unsigned acc = interp_acc(c) | (write ? ACC_WRITE : ACC_READ);
 
-	if (fpu_operand(c, i, sizeof c->fpu.fxsave, write, 4, m))
-		return -1;
-	if (m->lin & 15)
+	const uint32_t lin = c->seg[i->seg].base + interp_ea(c, i);
+
+	if ((lin & 3) && fpu_alignment_checked(c))
+		return cpu_raise_error(c, VEC_AC, 0);
+	if (lin & 15)
 		return cpu_raise_error(c, VEC_GP, 0);
+	if (fpu_operand(c, i, sizeof c->fpu.fxsave, write, 1, m))
+		return -1;
 	if (mem_probe(c, m->lin + sizeof c->fpu.fxsave - 1, 1, acc))
 		return -1;
 	return mem_probe(c, m->lin, 1, acc);

@@ -190,6 +190,9 @@ static inline void fx_put32(uint8_t *fx, unsigned at, uint32_t v)
  * All return 0, or -1 with c->exc.
  */
 
+/* Whether misaligned operands raise #AC now. */
+bool fpu_alignment_checked(const struct vcpu *c);
+
 /* fpu.c. Segment, limit, alignment (#AC, for multiples of ac_align) and breakpoint checks of i's memory
  * operand of len bytes. off is what FDP records. */
 struct fpu_mem {
