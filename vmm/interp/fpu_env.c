@@ -304,8 +304,8 @@ int fpu_frstor(struct vcpu *c, const struct insn *i)
 
 /* ------------------------------------------------------------------ FXSAVE, FXRSTOR */
 
-/* Misalignment is #AC where that is enabled and the address is not even a multiple of 4, else #GP(0); it comes
- * before the segment's checks. The last byte's page is looked at first. */
+/* Misalignment is #AC where that is enabled and the address is not even a multiple of 4, else #GP(0); it
+ * comes before the segment's checks. The last byte's page is looked at first. */
 static int open_fx(struct vcpu *c, const struct insn *i, bool write, struct fpu_mem *m)
 {
 	unsigned acc = interp_acc(c) | (write ? ACC_WRITE : ACC_READ);
