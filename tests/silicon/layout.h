@@ -34,7 +34,7 @@
 #define USER_CODE   0x23
 #define USER_DATA   0x2b
 #define USER_CODE64 0x33 /* must not get into CS on silicon */
-#define CPU_NODE    0x7b /* differs from CPU to CPU */
+#define CPU_NODE    0x7b /* its limit differs from CPU to CPU */
 #define TLS_FIRST   12	 /* GDT entries 12-14 are the thread's */
 #define TLS_SEL(n)  ((TLS_FIRST + (n)) << 3 | 3)
 

@@ -48,9 +48,9 @@ static inline void out(uint16_t port, uint32_t v)
 #define CODE3	     0x00cffb000000ffffull
 #define DATA3	     0x00cff3000000ffffull
 #define CODE3_64     0x00affb000000ffffull
-#define DESCRIPTOR_P (1ull << 47)
+#define CPU_NUMBER   0x0040f50000000000ull /* read-only, expand-down; the limit is the number */
 
-static uint64_t gdt[16] = {0, CODE0, 0, DATA0, CODE3, DATA3, CODE3_64};
+static uint64_t gdt[16] = {0, CODE0, 0, DATA0, CODE3, DATA3, CODE3_64, [CPU_NODE >> 3] = CPU_NUMBER};
 static uint64_t idt[256];
 static uint32_t tss[26];
 
