@@ -175,7 +175,7 @@ def add_bochs(programs, columns, missing):
 
 class Guest:
     """A Linux guest at its prompt, with the programs in /bench."""
-    bin, bench, script = "/bin", "/bench/bench", "/bench/script.sh"
+    bin, bench, script, data = "/bin", "/bench/bench", "/bench/script.sh", "/dev/shm/bench.data"
 
     def __init__(self, column, arguments, ramdisk):
         self.column = column
@@ -208,6 +208,7 @@ class Host:
     def __init__(self, programs):
         self.directory = tempfile.mkdtemp(prefix="bt86-bench.")
         self.bin, self.bench, self.script = os.path.join(self.directory, "bin"), programs.user, programs.script
+        self.data = f"/dev/shm/bench.{os.getpid()}.data"
         os.mkdir(self.bin)
         self.busybox = os.path.join(harness.guest_dir(), "busybox")
         if os.path.exists(self.busybox):
@@ -228,6 +229,8 @@ class Host:
 
     def end(self):
         shutil.rmtree(self.directory, ignore_errors=True)
+        if os.path.exists(self.data):
+            os.unlink(self.data)
 
 
 def boot(column, arguments, ramdisk=None, extra=(), memory=None):

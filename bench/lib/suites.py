@@ -21,7 +21,7 @@ COMMANDS = {
     "script_2000": ("{bench} time {bin}/sh {script} {bin}", 9),
     "sort_awk": ("{bench} time {bin}/sh -c 'seq 100000 -1 1 | sort -n | "
                  "awk \"{{ s += \\$1 * (NR % 7) }} END {{ print s }}\"'", 9),
-    "gzip_64m": ("{bench} time {bin}/gzip -c /dev/shm/bench.data", 2),
+    "gzip_64m": ("{bench} time {bin}/gzip -c {data}", 2),
 }
 DATA_BYTES = 64 << 20
 MEMORY_SIZES = ("128", "512", "1024")
@@ -156,7 +156,7 @@ def user_suite(session, suite):
         try:
             if "gzip_64m" in commands:
                 for place in places.values():
-                    place.run(f"{place.bench} data {DATA_BYTES} >/dev/shm/bench.data", 300)
+                    place.run(f"{place.bench} data {DATA_BYTES} >{place.data}", 300)
             for number in session.rounds():
                 for name in names:
                     each_place(session, places, number, run_user, suite, name)
@@ -164,8 +164,6 @@ def user_suite(session, suite):
                     if number < COMMANDS[name][1]:
                         each_place(session, places, number, run_command, suite, name)
         finally:
-            if NATIVE in places and os.path.exists("/dev/shm/bench.data"):
-                os.unlink("/dev/shm/bench.data")
             for place in places.values():
                 place.end()
     compare_checksums(session, suite)
@@ -198,10 +196,11 @@ def run_user(session, suite, name, column, place, number):
 
 
 def run_command(session, suite, name, column, place, number):
-    command = COMMANDS[name][0].format(bench=place.bench, bin=place.bin, script=place.script)
-    match = re.search(r"time (\d+) cycles=(\d+) status=(\d+)", place.run(command, 600))
+    command = COMMANDS[name][0].format(bench=place.bench, bin=place.bin, script=place.script, data=place.data)
+    said = place.run(command, 600)
+    match = re.search(r"time (\d+) cycles=(\d+) status=(\d+)", said)
     if not match or match.group(3) != "0":
-        raise RuntimeError(f"{column}: {name} failed")
+        raise RuntimeError(f"{column}: {name} said '{said}'")
     seconds = int(match.group(1)) * 1e-9
     session.put(suite, name, "s", column, {"round": number, "median": seconds, "minimum": seconds,
                                            "cycles": float(match.group(2))}, "commands")

@@ -159,5 +159,5 @@ void test(void)
 	done += measure_all("memory", nano_memory);
 	done += measure_all("interrupts", nano_timer);
 	done += measure_all("translation", nano_translation);
-	check("some benchmark was run", done != 0, true);
+	check("something was timed, or nothing of that name is there", done || *only, true);
 }

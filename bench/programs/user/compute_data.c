@@ -7,6 +7,9 @@
 
 /* SHA-256 (FIPS 180-4) of whole blocks, without the padding. */
 static uint32_t sha_k[64];
+/* the square roots' fractions, as the standard has them */
+#define SHA_START                                                                                            \
+	0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19
 
 /* The constants are the fractions of the cube roots of the first primes. */
 static void sha_constants(void)
@@ -44,7 +47,7 @@ static inline uint32_t rotate(uint32_t x, unsigned by)
 
 static void sha_block(uint32_t state[8], const uint8_t *block)
 {
-	uint32_t w[64], s[8];
+	uint32_t w[64];
 
 	for (unsigned i = 0; i < 16; i++)
 		w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 |
@@ -53,19 +56,30 @@ static void sha_block(uint32_t state[8], const uint8_t *block)
 		w[i] = w[i - 16] + w[i - 7] +
 		       (rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ w[i - 15] >> 3) +
 		       (rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ w[i - 2] >> 10);
-	memcpy(s, state, sizeof(s));
-	for (unsigned i = 0; i < 64; i++) {
-		uint32_t t = s[7] + (rotate(s[4], 6) ^ rotate(s[4], 11) ^ rotate(s[4], 25)) +
-			     ((s[4] & s[5]) ^ (~s[4] & s[6])) + sha_k[i] + w[i];
-		uint32_t u = (rotate(s[0], 2) ^ rotate(s[0], 13) ^ rotate(s[0], 22)) +
-			     ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
+	uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+	uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
 
-		memmove(s + 1, s, 7 * sizeof(s[0]));
-		s[4] += t;
-		s[0] = t + u;
+	for (unsigned i = 0; i < 64; i++) {
+		uint32_t t = h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + ((e & f) ^ (~e & g)) +
+			     sha_k[i] + w[i];
+		uint32_t u = (rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+
+		h = g, g = f, f = e, e = d + t;
+		d = c, c = b, b = a, a = t + u;
 	}
-	for (unsigned i = 0; i < 8; i++)
-		state[i] += s[i];
+	state[0] += a, state[1] += b, state[2] += c, state[3] += d;
+	state[4] += e, state[5] += f, state[6] += g, state[7] += h;
+}
+
+/* The standard's example: "abc". */
+static void sha_check(void)
+{
+	uint32_t state[8] = {SHA_START};
+	uint8_t block[64] = {'a', 'b', 'c', 0x80};
+
+	block[63] = 24;
+	sha_block(state, block);
+	expect(state[0] == 0xba7816bf && state[7] == 0xf20015ad);
 }
 
 #define HASHED 16384
@@ -77,6 +91,7 @@ static void hash_prepare(void)
 	text_make((char *)hashed, HASHED, SEED);
 	sha_constants();
 	expect(sha_k[0] == 0x428a2f98 && sha_k[63] == 0xc67178f2);
+	sha_check();
 	for (uint32_t i = 0; i < 256; i++) {
 		uint32_t c = i;
 
@@ -88,9 +103,7 @@ static void hash_prepare(void)
 
 static uint64_t sha256(unsigned n)
 {
-	/* the square roots' fractions, as the standard has them */
-	uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-			     0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+	uint32_t state[8] = {SHA_START};
 
 	for (; n; n--)
 		for (unsigned at = 0; at < HASHED; at += 64)

@@ -125,7 +125,7 @@ static void measure(const struct bench *b)
 	if (b->finish)
 		b->finish();
 	qsort(ns, runs, sizeof(ns[0]), compare);
-	printf("bench %s runs=%u operations=%u first=%.1f minimum=%.1f median=%.1f cycles=%.1f", b->name,
+	printf("bench %s runs=%u operations=%u first=%.3f minimum=%.3f median=%.3f cycles=%.3f", b->name,
 	       runs, n, (double)first.ns / (b->operations ? n : 1), (double)ns[0] / n,
 	       (double)ns[runs / 2] / n, (double)cycles / n);
 	if (b->operations)
