@@ -363,6 +363,33 @@ static void settle(struct window *w, uint32_t slot, uint32_t i, uint32_t n, uint
 	}
 }
 
+/* Page i is held with a frame that does not come back. Then those around it won't either (a program has
+ * unmapped memory and been given other): they are all let go, because mapping where nothing is takes half the
+ * time. */
+#define LET_GO_MIN 8u
+
+static bool held_only(const struct slot *sl, uint32_t i)
+{
+	return (sl->sh[i] & (SH_HELD | SH_MAPPED)) == SH_HELD;
+}
+
+static void let_go(struct window *w, uint32_t slot, uint32_t i)
+{
+	const struct mem *m = w->m;
+	struct slot *sl = &w->slots[slot];
+	uint32_t lo = i, hi = i;
+
+	while (lo > 0 && held_only(sl, lo - 1))
+		lo--;
+	while (hi < m->slot_pages && held_only(sl, hi))
+		hi++;
+	if (hi - lo < LET_GO_MIN)
+		return;
+	for (uint32_t k = lo; k < hi; k++)
+		sl->sh[k] &= ~SH_HELD;
+	host_unmap(w, (slot << m->slot_shift) + lo, hi - lo);
+}
+
 /* Maps n pages from index i on to frames gfn..., all RAM, in one call. */
 static int map_run(struct window *w, uint32_t slot, uint32_t i, uint32_t n, uint32_t gfn, bool may_write)
 {
@@ -373,6 +400,8 @@ static int map_run(struct window *w, uint32_t slot, uint32_t i, uint32_t n, uint
 	uint32_t stale[SLOT_PAGES_MAX / 32] = {0};
 	bool any_stale = false;
 
+	if (held_only(sl, i) && sl->sh[i] >> PAGE_SHIFT != gfn)
+		let_go(w, slot, i);
 	if (host_map(w, page, n, gfn, writable) < 0)
 		return -1;
 	for (uint32_t k = 0; k < n; k++) {
