@@ -126,6 +126,8 @@ const char *excluded_encoding(const uint8_t *p, unsigned len)
 		lock |= p[n] == 0xf0;
 	if (lock && n + 1 < len && p[n] == 0x0f && (p[n + 1] & 0xfd) == 0x20)
 		return "with LOCK, AMD's MOV to and from CR8 (APM vol. 3, MOV CRn)";
+	if (n + 1 < len && p[n] == 0x8f && (p[n + 1] & 0x38))
+		return "AMD's XOP escape, of which some encodings raise #GP and not #UD";
 	if (n + 2 < len && p[n] == 0x0f && p[n + 1] == 0x01 && (p[n + 2] == 0xc1 || p[n + 2] == 0xd9))
 		return "VMCALL and VMMCALL: a hypervisor under the host answers";
 	return NULL;
