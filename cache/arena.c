@@ -59,8 +59,13 @@ int cache_init(struct cache *k, uint32_t size, uint64_t ret_miss, uint64_t ret_l
 		goto fail;
 	k->ret_miss = ret_miss;
 	k->ret_leave = ret_leave;
-	if (space_init_tables(k) < 0)
-		goto fail;
+	if (space_init_tables(k) < 0) {
+		snprintf(err, errlen,
+			 "cannot map %llu GiB of address space for branch tables: %s (ulimit -v, "
+			 "vm.overcommit_memory=2?)",
+			 (unsigned long long)(SPACES_MIN * TABLE_BYTES >> 30), strerror(errno));
+		return -1;
+	}
 	/* jmp [r15 + go_miss] */
 	const uint32_t go_miss = offsetof(struct vcpu, hot.go_miss);
 	memcpy(k->rw + CACHE_MISS_STUB, (const uint8_t[]){0x41, 0xff, 0xa7}, 3);

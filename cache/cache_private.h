@@ -9,6 +9,7 @@
 #define HASH_SIZE   65536u
 #define PAGES_SIZE  CACHE_PAGE_LISTS
 #define MAX_SPACES  192u
+#define SPACES_MIN  4u
 
 #define ARENA_FIRST 64u /* where block code begins; below: the miss stub, and offset 0 means "none" */
 

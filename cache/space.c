@@ -26,12 +26,6 @@ static void *map_table(int prot)
 	return t;
 }
 
-int space_init_tables(struct cache *k)
-{
-	k->empty_table = map_table(PROT_READ);
-	return k->empty_table ? 0 : -1;
-}
-
 void cache_space_reset_stack(struct cache *k, struct space *s)
 {
 	*(uint64_t *)(uintptr_t)s->top = k->ret_miss;
@@ -73,6 +67,21 @@ static bool space_map(struct cache *k, struct space *s)
 	s->stack = st + PAGE_SIZE;
 	s->top = (uint64_t)(uintptr_t)(s->stack + STACK_BYTES - 64);
 	return true;
+}
+
+/* The first few spaces are made here, so that there is always one to recycle, and so that a host that refuses
+ * so much address space does it at the start. */
+int space_init_tables(struct cache *k)
+{
+	k->empty_table = map_table(PROT_READ);
+	if (!k->empty_table)
+		return -1;
+	for (; k->nspaces < SPACES_MIN; k->nspaces++) {
+		if (!space_map(k, &k->spaces[k->nspaces]))
+			return -1;
+		cache_space_reset_stack(k, &k->spaces[k->nspaces]);
+	}
+	return 0;
 }
 
 void space_destroy_all(struct cache *k)
