@@ -118,6 +118,8 @@ struct vcpu {
 	uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_var[16];
 	uint32_t a20_mask; /* ~0u, or ~(1u << 20) while A20 is off */
 	bool halted;
+	bool nmi_blocked; /* an NMI is being handled: until the next IRET (SDM vol. 3A 6.7.1) */
+	bool nmi_latched; /* another has come meanwhile */
 	struct exception exc;
 
 	struct fpu_state fpu;

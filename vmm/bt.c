@@ -336,26 +336,41 @@ void bt_interp_one(struct bt *bt)
 	bt->st.interp_insns += bt->c->n_interp - before;
 }
 
+static bool in_range(const struct bt *bt)
+{
+	const struct machine_config *cfg = &bt->m->cfg;
+
+	return bt->c->eip >= cfg->bt_first && bt->c->eip <= cfg->bt_last;
+}
+
+/* Interprets until EIP is in the range that is translated, or something wants attention. */
+static int interp_outside(struct bt *bt)
+{
+	struct vcpu *c = bt->c;
+	int r = 0;
+
+	for (unsigned n = 0; n < 10000 && !r; n++) {
+		r = interp_step(c);
+		uint32_t rq = atomic_load_explicit(&c->request, memory_order_relaxed);
+		if (c->halted || (rq & ~REQ_IRQ) || (rq && c->iflag && !c->shadow) || in_range(bt))
+			break;
+	}
+	return r;
+}
+
 static void interp_burst(struct bt *bt)
 {
 	struct vcpu *c = bt->c;
 	uint64_t t0 = __builtin_ia32_rdtsc(), before = c->n_interp;
 	const struct machine_config *cfg = &bt->m->cfg;
 	bool ranged = cfg->bt_last != 0xffffffffu || cfg->bt_first;
-	int r = c->shadow || ranged ? interp_step(c) : interp_run(c, 10000, true);
+	int r = c->shadow ? interp_step(c) : ranged ? interp_outside(bt) : interp_run(c, 10000, true);
 
 	if (r < 0)
 		run_triple_fault(bt->m);
 	bt->st.interp_insns += c->n_interp - before;
 	bt->st.interp_bursts++;
 	bt->st.tsc_interp += __builtin_ia32_rdtsc() - t0;
-}
-
-static bool in_range(const struct bt *bt)
-{
-	const struct machine_config *cfg = &bt->m->cfg;
-
-	return bt->c->eip >= cfg->bt_first && bt->c->eip <= cfg->bt_last;
 }
 
 static void chain_to(struct bt *bt, struct exit_link *e, struct block *b)

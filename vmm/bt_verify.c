@@ -118,6 +118,7 @@ static void copy_state(struct vcpu *to, const struct vcpu *from, unsigned has)
 	_Static_assert(PART1 % 4 == 0, "whole words");
 	copy_words(to, from, PART1);
 	to->shadow = from->shadow;
+	to->nmi_blocked = from->nmi_blocked;
 	to->n_interp = from->n_interp;
 	if (has & HAS_SYSTEM)
 		copy_system(to, from);

@@ -35,9 +35,13 @@ bool run_requests(struct machine *m)
 	}
 	if (rq & REQ_STOP)
 		vcpu_park(m);
-	if (rq & REQ_NMI && !c->shadow) {
+	if (rq & REQ_NMI && c->nmi_blocked) {
+		vcpu_request_clear(m, REQ_NMI);
+		c->nmi_latched = true;
+	} else if (rq & REQ_NMI && !c->shadow && !c->exc.pending) {
 		vcpu_request_clear(m, REQ_NMI);
 		c->halted = false;
+		c->nmi_blocked = true;
 		if (interp_deliver_interrupt(c, VEC_NMI) < 0)
 			run_triple_fault(m);
 	}

@@ -132,8 +132,23 @@ static int iret_protected(struct vcpu *c, unsigned opsize)
 	return r;
 }
 
+/* IRET ends the blocking of NMIs, even if it faults (SDM vol. 3C 28.2.3 describes a fault after that). One that was
+ * held back follows after this instruction. */
+static void unblock_nmi(struct vcpu *c)
+{
+	if (c->nmi_latched && interp_spoil())
+		return;
+	c->nmi_blocked = false;
+	if (c->nmi_latched) {
+		c->nmi_latched = false;
+		atomic_fetch_or(&c->request, REQ_NMI);
+	}
+}
+
 static int iret(struct vcpu *c, unsigned opsize, uint32_t next_eip)
 {
+	if (c->nmi_blocked)
+		unblock_nmi(c);
 	if (!cpu_protected(c))
 		return iret_real(c, opsize);
 	if (cpu_v86(c))
