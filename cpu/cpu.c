@@ -59,7 +59,7 @@ void cpu_reset(struct vcpu *c)
 	memset(c->mtrr_fixed, 0, sizeof c->mtrr_fixed);
 	memset(c->mtrr_var, 0, sizeof c->mtrr_var);
 	c->a20_mask = 0xffffffffu;
-	c->halted = c->nmi_blocked = c->nmi_latched = false;
+	c->halted = c->nmi_blocked = c->nmi_latched = c->rep_mid = false;
 	memset(&c->exc, 0, sizeof c->exc);
 	memset(&c->fpu, 0, sizeof c->fpu);
 	c->fpu.fxsave[0] = 0x7f; /* FCW 037f */

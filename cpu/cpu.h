@@ -120,6 +120,7 @@ struct vcpu {
 	bool halted;
 	bool nmi_blocked; /* an NMI is being handled: until the next IRET (SDM vol. 3A 6.7.1) */
 	bool nmi_latched; /* another has come meanwhile */
+	bool rep_mid;	  /* EIP is on a repeated string instruction that has done a part: RF of the next frame */
 	struct exception exc;
 
 	struct fpu_state fpu;

@@ -430,8 +430,24 @@ static int bt_on_exit(struct vcpu *c, int how)
 	return 0;
 }
 
-/* FXSAVE has stored the host address of the last x87 instruction where its unit keeps one: the guest's
- * instead. The low half is all that there is of it; the arena lies within 4 GiB, so that it tells. */
+/* FOP of the x87 instruction at code: the low bits of its opcode and the ModRM byte (SDM vol. 1 8.1.9). False
+ * if there is none, or not within left bytes. */
+static bool fop_at(const uint8_t *code, unsigned left, uint16_t *fop)
+{
+	static const char prefixes[] = "\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3";
+	unsigned i = 0;
+
+	while (i + 1 < left && strchr(prefixes, code[i]) && code[i])
+		i++;
+	if (i + 1 >= left || (code[i] & 0xf8) != 0xd8)
+		return false;
+	*fop = (uint16_t)((code[i] & 7) << 8 | code[i + 1]);
+	return true;
+}
+
+/* FXSAVE has stored the host address of the last x87 instruction where its unit keeps one, and the opcode
+ * that was emitted for it: the guest's instead. The low half is all that there is of it; the arena lies
+ * within 4 GiB, so that it tells. */
 void bt_fpu_pointers(struct bt *bt)
 {
 	uint8_t *fx = bt->c->fpu.fxsave;
@@ -445,7 +461,12 @@ void bt_fpu_pointers(struct bt *bt)
 	if (!cache_contains(&bt->k, pc))
 		return;
 	const struct block *b = cache_find_pc(&bt->k, pc);
-	fip = b ? b->eip + b->side[cache_find_insn(&bt->k, b, pc)].guest : 0;
+	unsigned at = b ? b->side[cache_find_insn(&bt->k, b, pc)].guest : 0;
+	uint16_t fop;
+	unsigned left = b && at < b->dep_len ? b->dep_len - at : 0;
+	if (left && fop_at(mem_ptr(bt->c->mem, b->gpa + at, left), left, &fop))
+		memcpy(fx + 6, &fop, 2);
+	fip = b ? b->eip + at : 0;
 	memcpy(fx + 8, &fip, 4);
 	memcpy(fx + 12, &bt->c->seg[CS].sel, 2);
 }
@@ -514,6 +535,7 @@ static void execute(struct bt *bt)
 			return;
 		}
 		bt->st.enters++;
+		c->rep_mid = false;
 		int why = bt_enter(c);
 		atomic_store(&m->vcpu_in_guest, false);
 		bt_fpu_pointers(bt);

@@ -175,6 +175,7 @@ bool bt_fault(struct bt *bt)
 	s.gpa = s.b->gpa + s.side->guest;
 	if (c->hot.fault_trap == FAULT_KICK) {
 		precise(bt, &s, false);
+		c->rep_mid = true;
 	} else if (c->hot.fault_trap == TRAP_PF) {
 		again = page_fault(bt, &s);
 		if (again && s.side->esp_delta == 0) {

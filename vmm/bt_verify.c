@@ -119,6 +119,7 @@ static void copy_state(struct vcpu *to, const struct vcpu *from, unsigned has)
 	copy_words(to, from, PART1);
 	to->shadow = from->shadow;
 	to->nmi_blocked = from->nmi_blocked;
+	to->rep_mid = from->rep_mid;
 	to->n_interp = from->n_interp;
 	if (has & HAS_SYSTEM)
 		copy_system(to, from);

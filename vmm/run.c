@@ -41,7 +41,7 @@ bool run_requests(struct machine *m)
 	} else if (rq & REQ_NMI && !c->shadow && !c->exc.pending) {
 		vcpu_request_clear(m, REQ_NMI);
 		c->halted = false;
-		c->nmi_blocked = true;
+		c->nmi_blocked = m->cfg.accel != ACCEL_KVM; /* whose IRETs go unseen */
 		if (interp_deliver_interrupt(c, VEC_NMI) < 0)
 			run_triple_fault(m);
 	}

@@ -218,6 +218,8 @@ static void data(void)
 	check("rep movsb, vector", out.vector, X_DB);
 	check("  ecx", out.ecx, 10);
 	check("  eip", out.eip - (uint32_t)movs.at, 0);
+	sdm("3B 18.3.1.1");
+	check("  RF pushed: rounds are left", out.eflags & EFLAGS_RF, EFLAGS_RF);
 	hit(DR6_B(1));
 	arm(1, watched + 8, DR7_WRITE, 3);
 	run(&stos);

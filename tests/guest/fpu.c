@@ -90,6 +90,8 @@ CODE_THEN(not_waiting,
 CODE_THEN(stack_overflow, "fninit; fldcw control; fld1;fld1;fld1;fld1;fld1;fld1;fld1;fld1; fld1", "fwait",
 	  "");
 CODE_THEN(store_pending, "fninit; fldcw control; fldz; fld1; fdiv %st(1), %st; fnstenv image", "fwait", "");
+float zero_word;
+CODE(opcode_kept, "fninit; fldcw control; fld1; .byte 0xd8, 0x35; .long zero_word; fnstenv image", "nop");
 
 static void unmasked_exceptions(void)
 {
@@ -111,6 +113,10 @@ static void unmasked_exceptions(void)
 	sdm("2A FSTENV");
 	expect_done("fnstenv masks", &store_pending);
 	check("  control word now", (MEM16(image) & 0x3f) | 0x300, 0x33b);
+	control = 0x037b;
+	expect_done("fdivs, zero-divide unmasked, fnstenv", &opcode_kept);
+	sdm("1 8.1.9");
+	check("  opcode", MEM16((uint32_t)image + 18) & 0x7ff, 0x035);
 
 	/* without NE the error goes to the outside, as IRQ 13 of a PC; IGNNE is off, so the FPU waits for
 	 * that */

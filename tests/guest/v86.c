@@ -108,6 +108,16 @@ PROGRAM(string_wrap, "movw $0xfffc, %di; movw $4, %cx; movw $0xabcd, %ax; cld; r
 PROGRAM(vif, "sti; pushfw; popw %ax; cli; pushfw; popw %bx; pushw $0x3202; popfw; pushfw; popw %cx");
 PROGRAM(vip, "cli; nop; sti; nop");
 
+PROGRAM(do_nops, "nop; nop");
+PROGRAM(sti_nops, "sti; nop; nop; nop");
+PROGRAM(popf_if, "pushw $0x0202; popfw; nop; nop");
+PROGRAM(iret_if, "pushw $0x0202; pushw $0x2000; pushw $10; iretw; nop; nop; nop");
+PROGRAM(loop, "1: jmp 1b");
+PROGRAM(popf_tf, "pushw $0x0102; popfw");
+PROGRAM(popf_vip, "pushw $0x0202; popfw");
+PROGRAM(iret_vip, "pushw $0x0202; pushw $0x2000; pushw $10; iretw; nop; nop; nop");
+PROGRAM(cli_only, "cli; pushfw; popw %ax");
+
 #define OFFSET_OF_LAST(name, length) ((uint32_t)((name##_end) - (name)) - 1 - (length))
 
 static void addresses(void)
@@ -344,6 +354,67 @@ static void monitor(void)
 	check("  sp", out.esp, 0x1000);
 }
 
+/* Channel 0's request, waiting in the 8259 for IF. */
+static void raise_irq0(void)
+{
+	outb(0x20, 0x20);
+	outb(0x21, 0xfe);
+	outb(0x43, 0x30);
+	outb(0x40, 100);
+	outb(0x40, 0);
+	outb(0x20, 0x0a); /* OCW3: read the request register */
+	while (!(inb(0x20) & 1))
+		;
+}
+
+static void expect_irq0(const char *label, uint32_t at)
+{
+	raise_irq0();
+	expect_at(label, 0, 0x20, NO_ERROR, at);
+	outb(0x20, 0x20);
+	outb(0x21, 0xff);
+}
+
+/* External interrupts leave the mode through the IDT, whoever may change IF (SDM vol. 3B 21.3.1). */
+static void external(void)
+{
+	load(do_nops, do_nops_end);
+	in.eflags |= EFLAGS_IF | EFLAGS_CF;
+	expect_irq0("interrupt, IF on at entry, IOPL 0", 0);
+	check("  eflags pushed", out.eflags & (EFLAGS_VM | EFLAGS_IF | EFLAGS_IOPL | EFLAGS_CF),
+	      EFLAGS_VM | EFLAGS_IF | EFLAGS_CF);
+	check("  pushed cs ss", out.cs << 16 | out.ss, SEGMENT << 16 | STACK);
+	check("  pushed sp", out.esp, 0x1000);
+	check("  pushed es ds", out.v86_es << 16 | out.v86_ds, DATA << 16 | DATA);
+	check("  pushed fs gs", out.v86_fs << 16 | out.v86_gs, 0x31003200);
+	check("  ds gs in the handler", out.ds << 16 | out.gs, 0);
+	load(sti_nops, sti_nops_end);
+	in.eflags |= IOPL3;
+	expect_irq0("interrupt after sti; nop, IOPL 3", 2);
+	load(popf_if, popf_if_end);
+	in.eflags |= IOPL3;
+	expect_irq0("interrupt after popf, IOPL 3", 4);
+	load(iret_if, iret_if_end);
+	in.eflags |= IOPL3;
+	expect_irq0("interrupt after iret, IOPL 3", 10);
+	check("  sp", out.esp, 0x1000);
+	raise_irq0();
+	load(do_nops, do_nops_end);
+	ENDS_WELL("not taken with IF off", do_nops);
+	outb(0x20, 0x0c); /* poll mode acknowledges */
+	inb(0x20);
+	outb(0x20, 0x20);
+	load(loop, loop_end);
+	in.eflags |= EFLAGS_IF;
+	outb(0x21, 0xfe);
+	outb(0x43, 0x30);
+	outb(0x40, 0);
+	outb(0x40, 0x20);
+	expect_at("interrupt out of a loop", 0, 0x20, NO_ERROR, 0);
+	outb(0x20, 0x20);
+	outb(0x21, 0xff);
+}
+
 /* SDM vol. 3B 21.3: the interrupt redirection bitmap lies before the I/O map; IF's part is played by VIF. */
 static void extensions(void)
 {
@@ -401,6 +472,48 @@ static void extensions(void)
 	load(do_pushfd, do_pushfd_end);
 	cpu_line();
 	expect_at("VME: pushfd", 0, X_GP, 0, 0);
+
+	/* 21.3.3.4 and POPF, IRET in vol. 2: TF, or IF while VIP is set, make a #GP; IF itself stays out of
+	 * reach */
+	load(popf_tf, popf_tf_end);
+	cpu_line();
+	expect_at("VME: popf with TF", 0, X_GP, 0, 3);
+	load(popf_vip, popf_vip_end);
+	in.eflags |= EFLAGS_VIP;
+	cpu_line();
+	expect_at("VME: popf with IF, VIP set", 0, X_GP, 0, 3);
+	cpu_line();
+	check("  sp", out.esp, 0x1000 - 2);
+	load(iret_vip, iret_vip_end);
+	in.eflags |= EFLAGS_VIP;
+	cpu_line();
+	expect_at("VME: iret with IF, VIP set", 0, X_GP, 0, 8);
+	load(iret_vip, iret_vip_end);
+	go(0);
+	cpu_line();
+	check("VME: iret with IF", out.eflags & (EFLAGS_VIF | EFLAGS_IF), EFLAGS_VIF);
+	load(cli_only, cli_only_end);
+	in.eflags |= EFLAGS_VIF;
+	go(0);
+	cpu_line();
+	check("VME: cli takes VIF away", out.eflags & (EFLAGS_VIF | EFLAGS_IF), 0);
+	load(cli_only, cli_only_end);
+	in.eflags |= EFLAGS_VIF | IOPL3;
+	go(0);
+	cpu_line();
+	check("VME: with IOPL 3 cli is IF's", out.eflags & (EFLAGS_VIF | EFLAGS_IF), EFLAGS_VIF);
+	load(do_nops, do_nops_end);
+	in.eflags |= EFLAGS_IF;
+	cpu_line();
+	expect_irq0("VME: interrupt, VIF off, IF on", 0);
+	cpu_line();
+	check("  VIF and IF pushed", out.eflags & (EFLAGS_VIF | EFLAGS_IF), EFLAGS_IF);
+	/* the bitmap is found 32 bytes below the I/O map; beyond the limit there is none: #GP (21.3.3.1) */
+	load(do_int, do_int_end);
+	tss.io_map = offsetof(struct tss, io_bitmap) + 64 + 64;
+	cpu_line();
+	expect_at("VME: int, redirection bitmap beyond the limit", 0, X_GP, 0, 0);
+	tss.io_map = offsetof(struct tss, io_bitmap) + 32;
 	set_cr4(get_cr4() & ~CR4_VME);
 
 	/* PVI: the same for protected-mode code at CPL 3, cli and sti only */
@@ -418,6 +531,19 @@ static void extensions(void)
 	in.eflags |= EFLAGS_VIP;
 	cpu_line();
 	expect_fault("PVI: sti with VIP", &pvi_sti, X_GP, 0);
+	/* popf, pushf and iret know nothing of PVI (SDM vol. 3B 21.4) */
+	CODE_THEN(pvi_popf, "pushl $0x202", "popfl", "pushfl; popl %eax");
+	user_mode();
+	cpu_line();
+	expect_done("PVI: popf leaves both", &pvi_popf);
+	cpu_line();
+	check("  IF and VIF", out.eax & (EFLAGS_IF | EFLAGS_VIF), 0);
+	user_mode();
+	in.eflags |= EFLAGS_IOPL;
+	cpu_line();
+	expect_done("PVI, IOPL 3: sti is IF's", &pvi_sti);
+	cpu_line();
+	check("  IF and VIF", out.eflags & (EFLAGS_IF | EFLAGS_VIF), EFLAGS_IF);
 	set_cr4(get_cr4() & ~CR4_PVI);
 }
 
@@ -427,5 +553,6 @@ void test(void)
 	iopl_sensitive();
 	faults();
 	monitor();
+	external();
 	extensions();
 }

@@ -208,10 +208,19 @@ void interp_shadow(struct vcpu *c, bool stack_segment)
 	note.hold_traps = stack_segment;
 }
 
+static bool repeats(const struct insn *i)
+{
+	return i->opmap == 0 && i->prefix & (INSN_REP | INSN_REPNE) &&
+	       ((i->opcode >= 0xa4 && i->opcode <= 0xa7) || (i->opcode >= 0xaa && i->opcode <= 0xaf));
+}
+
 static inline int finish(struct vcpu *c, const struct cached *e, int r)
 {
+	c->rep_mid = false;
 	if (r == INSN_NEXT)
 		c->eip += e->i.len;
+	else if (unlikely(repeats(&e->i)))
+		c->rep_mid = true;
 	if (unlikely(c->shadow))
 		c->shadow--;
 	return 0;
@@ -287,12 +296,6 @@ bool interp_spoil(void)
 {
 	spoilt = true;
 	return trying;
-}
-
-static bool repeats(const struct insn *i)
-{
-	return i->opmap == 0 && i->prefix & (INSN_REP | INSN_REPNE) &&
-	       ((i->opcode >= 0xa4 && i->opcode <= 0xa7) || (i->opcode >= 0xaa && i->opcode <= 0xaf));
 }
 
 enum interp_trial interp_try(struct vcpu *c, bool (*may)(const struct insn *i))

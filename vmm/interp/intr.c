@@ -16,6 +16,9 @@ static uint32_t frame_eflags(const struct vcpu *c, enum intr_kind kind, uint8_t 
 
 	if (kind == INTR_FAULT && vector != VEC_DB && vector != VEC_BP && vector != VEC_OF)
 		fl |= FL_RF;
+	/* Interrupts and debug traps after any round of a repeated string instruction but the last. */
+	if (c->rep_mid && (kind == INTR_EXTERNAL || vector == VEC_DB))
+		fl |= FL_RF;
 	return fl;
 }
 
@@ -43,6 +46,7 @@ static int enter_8086(struct vcpu *c, uint32_t at, uint16_t flags, uint32_t eip)
 	frame_commit(c, &f);
 	seg_commit_cs_real(c, (uint16_t)(vec >> 16));
 	c->eip = vec & 0xffffu;
+	c->rep_mid = false;
 	c->sysflags &= ~(FL_TF | FL_RF);
 	return 0;
 }
@@ -137,6 +141,7 @@ static int enter_commit(struct vcpu *c, struct frame *f, const struct gate *g, s
 	if (desc_mark_accessed(c, cs))
 		return -1;
 	clear_flags(c, g->masks);
+	c->rep_mid = false;
 	seg_commit_cs(c, cs, g->cs_sel, cpl);
 	frame_commit(c, f);
 	c->eip = g->target;
