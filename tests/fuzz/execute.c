@@ -27,6 +27,7 @@
 #include "vmm/bt.h"
 #include "vmm/interp/interp.h"
 
+#define REP_STEPS    200u /* what a repeated instruction counts for: it does up to 1024 elements at a time */
 #define STEPS_MAX    20000u
 #define BRIEF_NS     4000000l	 /* for a run that is not compared */
 #define LONG_NS	     4000000000l /* for one that must end */
@@ -176,6 +177,7 @@ static bool step(struct vcpu *c, int *result)
 	*result = interp_step(c);
 	if (!is_rep(code))
 		return true;
+	current->steps += REP_STEPS;
 	peek_code(c, lin, after);
 	return !memcmp(code, after, sizeof code);
 }

@@ -32,8 +32,9 @@
 #define BATCH	      128u
 #define POOL_MAX      4096u
 #define NEW_MAX	      BATCH
-#define STALL_S	      60 /* without progress: a hang; the machine may be busy */
-#define SHRINK_MAX    24 /* findings that are made smaller; what comes later is kept as it is */
+#define STALL_S	      30  /* CPU time without progress: a hang */
+#define SLEEP_S	      300 /* the same by the clock: it sleeps, or the machine is very busy */
+#define SHRINK_MAX    24  /* findings that are made smaller; what comes later is kept as it is */
 #define SHRINK_S      20
 #define LOCKSTEP_EACH 8u
 #define SAID_MAX      4000
@@ -113,11 +114,21 @@ static pid_t spawn(void)
 	return pid;
 }
 
+static double cpu_time(pid_t pid)
+{
+	struct timespec t;
+	clockid_t clock;
+
+	if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &t) < 0)
+		return 0;
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 /* Waits for the child; the verdict that ended it, VERDICT_SAME if none did. */
 static enum verdict reap(pid_t pid)
 {
 	uint64_t seen = shared->progress;
-	double since = now();
+	double since = now(), cpu = 0;
 	int status;
 
 	while (waitpid(pid, &status, WNOHANG) == 0) {
@@ -126,10 +137,13 @@ static enum verdict reap(pid_t pid)
 		if (shared->progress != seen) {
 			seen = shared->progress;
 			since = now();
-		} else if (now() - since > STALL_S) {
+			cpu = cpu_time(pid);
+		} else if (cpu_time(pid) - cpu > STALL_S || now() - since > SLEEP_S) {
+			snprintf(shared->what, sizeof shared->what,
+				 "no progress in %.0f s, %.0f s of CPU time", now() - since,
+				 cpu_time(pid) - cpu);
 			kill(pid, SIGKILL);
 			waitpid(pid, &status, 0);
-			snprintf(shared->what, sizeof shared->what, "no progress for %d s", STALL_S);
 			return VERDICT_HANG;
 		}
 	}
