@@ -346,7 +346,7 @@ static void run_batch(uint64_t number, unsigned n)
 		shared->now = next_recipe(&r);
 		generate_case(&scratch, &shared->now);
 		child_try(&scratch, lockstep_too(&shared->now));
-		if (reached_something_new() && shared->n_new < NEW_MAX)
+		if (reached_something_new() && shared->verdict == VERDICT_SAME && shared->n_new < NEW_MAX)
 			shared->new[shared->n_new++] = shared->now;
 	}
 	_exit(0);
