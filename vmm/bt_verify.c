@@ -346,7 +346,8 @@ static const char *difference(struct verify *v, enum lax lax)
 	const struct vcpu *c = v->bt->c, *w = &v->want;
 
 	for (unsigned r = 0; r < 8; r++)
-		if (c->gpr[r] != w->gpr[r] && !(lax == LAX_REP && (r == ECX || r == ESI || r == EDI)))
+		if (c->gpr[r] != w->gpr[r] &&
+		    !(lax == LAX_REP && (r == EAX || r == ECX || r == ESI || r == EDI)))
 			return "a register";
 	if (c->eip != w->eip)
 		return "EIP";
@@ -535,11 +536,17 @@ static unsigned insn_at(const struct block *b, uint32_t eip)
 
 static enum lax callout_lax(const struct verify *v, unsigned i, unsigned which)
 {
-	const uint8_t *code = mem_ptr(v->bt->c->mem, v->b->gpa + v->b->side[i].guest, 1);
+	const uint64_t gpa = v->b->gpa + v->b->side[i].guest;
+	const unsigned left = PAGE_SIZE - (unsigned)(gpa & (PAGE_SIZE - 1));
+	struct insn in;
 
 	if (which == CO_STI)
 		return LAX_IF;
-	return *code == 0x9d || *code == 0xcf ? LAX_FLAGS : LAX_NONE; /* popf, iret */
+	if (decode_insn(mem_ptr(v->bt->c->mem, gpa, 1), left < INSN_MAX_LEN ? left : INSN_MAX_LEN, true,
+			&in) != DECODE_OK ||
+	    in.opmap != 0)
+		return LAX_NONE;
+	return in.opcode == 0x9d || in.opcode == 0xcf ? LAX_FLAGS : LAX_NONE; /* popf, iret */
 }
 
 static int verify_callout(struct vcpu *c, uint32_t arg, unsigned which)
@@ -797,8 +804,9 @@ static void report(struct verify *v, const char *what)
 #define EACH_CALLOUT(X)                                                                                      \
 	X(0)                                                                                                 \
 	X(1)                                                                                                 \
-	X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19)  \
-		X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29) X(30) X(31)
+	X(2)                                                                                                 \
+	X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) \
+		X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29) X(30) X(31)
 
 #define X(n)                                                                                                 \
 	static int callout##n(struct vcpu *c, uint32_t arg)                                                  \
