@@ -277,9 +277,10 @@ static unsigned trial(struct verify *v, unsigned limit)
 		if (r == TRIAL_EXCEPTION || r == TRIAL_EXCEPTION_MID)
 			take_exception(v);
 		v->mid = r == TRIAL_EXCEPTION_MID;
-		/* A #DB has changed DR6 already. */
+		/* A #DB has changed DR6 already, a maskmovq that faults the x87 tags. */
 		v->spoilt = r == TRIAL_SPOILT ||
-			    (r == TRIAL_EXCEPTION && (v->nlog != mark || v->exc.vector == VEC_DB));
+			    (r == TRIAL_EXCEPTION &&
+			     (v->nlog != mark || v->exc.vector == VEC_DB || v->has & HAS_FPU));
 		break;
 	}
 	c->exc.pending = false;
