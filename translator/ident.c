@@ -90,6 +90,13 @@ static bool cs_write_possible(const struct insn *i)
 	return i->seg == CS;
 }
 
+/* bt, bts, btr, btc with a register: the access lies up to 256 MiB below or above the operand, beyond the
+ * reach of the segment's poison. */
+static bool is_bit_string(const struct insn *i)
+{
+	return i->opmap == 1 && (i->opcode & 0xe7) == 0xa3;
+}
+
 bool ident_operand(struct tr *t, unsigned i, struct host_mem *m)
 {
 	const struct insn *in = &t->insn[i];
@@ -100,7 +107,7 @@ bool ident_operand(struct tr *t, unsigned i, struct host_mem *m)
 		return false;
 	*m = ident_ea(in);
 	if (!segment_flat(t, in->seg)) {
-		if (site & (SITE_USER | SITE_MIXED))
+		if (site & (SITE_USER | SITE_MIXED) || is_bit_string(in))
 			return false;
 		em_lea32(&t->e, R8, m);
 		struct host_mem base = tr_vcpu(offsetof(struct vcpu, hot.seg_base) + 8u * in->seg);

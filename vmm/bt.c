@@ -625,6 +625,7 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 		take_segment(bt, s);
 	bt->sole_super = true;
 	translate_init();
+	site_forget_all(); /* of a machine before this one in the process */
 	translate_log_line = log_line;
 	model_cpu = bt->c;
 	if (m->cfg.cpu_model && strcmp(m->cfg.cpu_model, "max"))

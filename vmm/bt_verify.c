@@ -44,6 +44,7 @@ struct store {
 /* What a state before an instruction may leave open. */
 enum lax {
 	LAX_NONE,
+	LAX_TORN,  /* the instruction has stored something before its exception, as pusha does */
 	LAX_REP,   /* a repeated string instruction may have come some way */
 	LAX_FLAGS, /* the instruction loads all arithmetic flags, whatever they are */
 	LAX_IF,	   /* sti has set IF before it found out that it needs a callout */
@@ -73,6 +74,7 @@ struct verify {
 	struct exception exc;
 	bool mid;    /* ... and want is what a repeated string instruction has done up to there */
 	bool spoilt; /* a part of another instruction was executed */
+	bool torn;   /* ... which has stored something */
 	bool touched_ad, in_trial;
 	unsigned has; /* HAS_*: parts of before and want that mean something; the others do not change */
 	struct vcpu before, want, have;
@@ -258,7 +260,7 @@ static unsigned trial(struct verify *v, unsigned limit)
 	unsigned n;
 
 	v->nlog = v->ndata = 0;
-	v->spoilt = v->touched_ad = v->mid = false;
+	v->spoilt = v->torn = v->touched_ad = v->mid = false;
 	v->stop = STOP_LIMIT;
 	v->in_trial = true;
 	for (n = 0; n < limit && v->stop == STOP_LIMIT; n++) {
@@ -277,10 +279,13 @@ static unsigned trial(struct verify *v, unsigned limit)
 		if (r == TRIAL_EXCEPTION || r == TRIAL_EXCEPTION_MID)
 			take_exception(v);
 		v->mid = r == TRIAL_EXCEPTION_MID;
-		/* A #DB has changed DR6 already, a maskmovq that faults the x87 tags. */
+		/* A #DB has changed DR6 already, a maskmovq that faults the x87 tags; MXCSR keeps its flags
+		 * at #XM, or #UD instead of it. */
+		v->torn = r == TRIAL_EXCEPTION && v->nlog != mark;
 		v->spoilt = r == TRIAL_SPOILT ||
 			    (r == TRIAL_EXCEPTION &&
-			     (v->nlog != mark || v->exc.vector == VEC_DB || v->has & HAS_FPU));
+			     (v->nlog != mark || v->exc.vector == VEC_DB ||
+			      (v->has & HAS_FPU && v->exc.vector != VEC_XM && v->exc.vector != VEC_UD)));
 		break;
 	}
 	c->exc.pending = false;
@@ -292,11 +297,17 @@ static unsigned trial(struct verify *v, unsigned limit)
 static void foresee(struct verify *v, unsigned count)
 {
 	v->n = trial(v, count);
-	if (v->spoilt) {
+	/* Once as a rule; without what the first trial found in the TLB another may be refused earlier. */
+	while (v->spoilt) {
 		const enum stop stop = v->stop;
+		const bool torn = v->torn;
+		const unsigned reached = v->n;
 		undo(v);
-		v->n = trial(v, v->n);
-		v->stop = stop;
+		v->n = trial(v, reached);
+		if (v->n == reached) {
+			v->stop = stop;
+			v->torn = torn;
+		}
 	}
 	copy_state(&v->want, v->bt->c, v->has);
 	read_log(v, v->new);
@@ -362,7 +373,7 @@ static const char *difference(struct verify *v, enum lax lax)
 		return "a system register";
 	if (v->has & HAS_FPU && !fpu_same(c->fpu.fxsave, w->fpu.fxsave))
 		return "the FPU state";
-	if (lax != LAX_REP && stored_differently(v) >= 0)
+	if (lax != LAX_REP && lax != LAX_TORN && stored_differently(v) >= 0)
 		return "memory";
 	return NULL;
 }
@@ -602,9 +613,13 @@ void verify_fault(struct verify *v, const struct block *b, unsigned i, bool gues
 	const bool foreseen = v->stop == STOP_EXCEPTION && i - v->at == v->n;
 	/* The trial was refused on the way, by an access that translated code could make from what a TLB may
 	 * hold. */
-	const bool beyond = v->stop != STOP_EXCEPTION && i - v->at > v->n;
+	const bool beyond = v->stop != STOP_EXCEPTION && i - v->at >= v->n;
 	v->st.faults++;
-	compare_at(v, i, b->side[i].flags & SIDE_REP && !(foreseen && guest) ? LAX_REP : LAX_NONE, guest);
+	compare_at(v, i,
+		   b->side[i].flags & SIDE_REP && !(foreseen && guest) ? LAX_REP
+		   : foreseen && v->torn			       ? LAX_TORN
+								       : LAX_NONE,
+		   guest);
 	if (!guest || v->failed || beyond)
 		return;
 	if (!foreseen)
@@ -810,8 +825,14 @@ static void report(struct verify *v, const char *what)
 	X(1)                                                                                                 \
 	X(2)                                                                                                 \
 	X(3)                                                                                                 \
-	X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20)      \
-		X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29) X(30) X(31)
+	X(4)                                                                                                 \
+	X(5)                                                                                                 \
+	X(6)                                                                                                 \
+	X(7)                                                                                                 \
+	X(8)                                                                                                 \
+	X(9)                                                                                                 \
+	X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25)      \
+		X(26) X(27) X(28) X(29) X(30) X(31)
 
 #define X(n)                                                                                                 \
 	static int callout##n(struct vcpu *c, uint32_t arg)                                                  \
