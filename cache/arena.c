@@ -66,10 +66,7 @@ int cache_init(struct cache *k, uint32_t size, uint64_t ret_miss, uint64_t ret_l
 			 (unsigned long long)(SPACES_MIN * TABLE_BYTES >> 30), strerror(errno));
 		return -1;
 	}
-	/* jmp [r15 + go_miss] */
-	const uint32_t go_miss = offsetof(struct vcpu, hot.go_miss);
-	memcpy(k->rw + CACHE_MISS_STUB, (const uint8_t[]){0x41, 0xff, 0xa7}, 3);
-	memcpy(k->rw + CACHE_MISS_STUB + 3, &go_miss, 4);
+	cache_put_miss_jump(k, CACHE_MISS_STUB);
 	k->hot = ARENA_FIRST;
 	k->cold = size;
 	return 0;

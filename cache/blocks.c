@@ -92,14 +92,10 @@ static void page_unlink(struct cache *k, struct block *b, uint64_t gpa)
  * comes through tables, with the target in r8d, finds a jump to the miss handler at its start. */
 static void poison_entries(struct cache *k, struct block *b)
 {
-	/* jmp [r15 + go_miss]: 41 ff a7 disp32 */
-	uint8_t j[7] = {0x41, 0xff, 0xa7};
-	uint32_t off = offsetof(struct vcpu, hot.go_miss);
-	memcpy(j + 3, &off, 4);
 	assert(b->host_end - b->host >= CACHE_MIN_BYTES);
-	memcpy(k->rw + b->host, j, sizeof j);
-	for (unsigned i = 0; i < b->npads;
-	     i++) { /* jmp rel32 to the mismatch path, which looks the address up */
+	cache_put_miss_jump(k, b->host);
+	/* jmp rel32 to the mismatch path, which looks the address up */
+	for (unsigned i = 0; i < b->npads; i++) {
 		uint8_t p[5] = {0xe9};
 		int32_t rel = (int32_t)(b->pads[i].miss - (b->pads[i].at + 5));
 		memcpy(p + 1, &rel, 4);

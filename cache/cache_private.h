@@ -18,6 +18,8 @@
 #define STACK_BYTES 32768u
 #define LOGS_BYTES  (MAX_SPACES * CACHE_SLOT_LOG * sizeof(uint32_t))
 
+/* Writes the jump to the miss handler, CACHE_MIN_BYTES long, at an arena offset. */
+void cache_put_miss_jump(struct cache *k, uint32_t at);
 int space_init_tables(struct cache *k);
 void space_destroy_all(struct cache *k);
 void space_reset(struct cache *k, struct space *s);

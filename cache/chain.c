@@ -43,6 +43,15 @@ void cache_exit_by_table(struct cache *k, struct exit_link *e)
 	e->by_table = true;
 }
 
+/* jmp [r15+go_miss] */
+void cache_put_miss_jump(struct cache *k, uint32_t at)
+{
+	const uint32_t field = offsetof(struct vcpu, hot.go_miss);
+
+	memcpy(k->rw + at, (const uint8_t[]){0x41, 0xff, 0xa7}, 3);
+	memcpy(k->rw + at + 3, &field, 4);
+}
+
 /* mov r9d, [r14+r8*4]; lea r9, [r9+arena]; jmp or call r9 */
 unsigned cache_table_jump(const struct cache *k, uint8_t *p, bool call)
 {

@@ -73,7 +73,7 @@ struct cpu_hot {
 	uint64_t resume;      /* host address at which bt_enter goes on */
 	uint64_t callout_ret; /* where the running callout was called from */
 	uint64_t arena;	      /* host address of the executable arena, to which table entries are relative */
-	uint64_t slot_bases;  /* mem_slot_bases of the current user window */
+	uint64_t slot_bases;  /* mem_view.slot_bases */
 	uint64_t insns; /* instructions begun in translated code; counted only if the translator is told to */
 	uint32_t kick;	/* nonzero: return to the run loop at the next chance */
 	uint32_t exit_arg;
@@ -120,7 +120,7 @@ struct vcpu {
 	bool halted;
 	bool nmi_blocked; /* an NMI is being handled: until the next IRET (SDM vol. 3A 6.7.1) */
 	bool nmi_latched; /* another has come meanwhile */
-	bool rep_mid;	  /* EIP is on a repeated string instruction that has done a part: RF of the next frame */
+	bool rep_mid; /* EIP is on a repeated string instruction that has done a part: RF of the next frame */
 	struct exception exc;
 
 	struct fpu_state fpu;

@@ -120,7 +120,7 @@ struct window {
 	uint32_t super_version; /* of super when it was last known to agree with this directory */
 	bool super_ok;
 	uint32_t foreign_writes; /* stores to its tables since it was last current */
-	uint64_t *bases;	 /* mem_slot_bases */
+	uint64_t *bases;	 /* mem_view.slot_bases */
 	struct window *hash_next;
 
 	/* ---- supervisor windows */

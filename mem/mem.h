@@ -178,8 +178,6 @@ bool mem_stale(const struct mem *m);
  * that page's hidden fault. Costs nothing when there is none, which is most of the time; leaving it out costs
  * hidden faults only. */
 void mem_map_pending(struct mem *m);
-/* Nonzero while mem_map_pending has something to do. */
-unsigned mem_pending(const struct mem *m);
 
 /* ------------------------------------------------------------------ traces */
 
@@ -210,9 +208,6 @@ struct window *mem_window_super(struct mem *m);
 uintptr_t mem_window_base(const struct window *w);
 unsigned mem_window_id(const struct window *w);
 bool mem_window_is_super(const struct window *w); /* maps supervisor pages; the physical window counts as one */
-/* More than one supervisor window exists. Changes only in mem_load_cr3 and
- * mem_mode_changed. */
-bool mem_many_super(const struct mem *m);
 
 /* Tells that code at linear page lin is being executed through w, so that code_unmapped is called when its
  * mapping changes. */
@@ -237,20 +232,18 @@ enum mem_fault mem_window_fault(struct vcpu *c, struct window *w, uint64_t lin, 
  * first byte gives a *lin of 4 GiB or more, like one behind its last. */
 struct window *mem_window_find(struct mem *m, uintptr_t host, uint64_t *lin);
 
-/* The same as the questions above answer, in one place that does not move, for code that asks all the time. */
+/* What runs in the current windows has to know all the time, in one place that does not move. But for `pending`, it
+ * changes in mem_load_cr3 and mem_mode_changed only. */
 struct mem_view {
-	struct window *user, *super;
-	uint64_t user_base, super_base;
+	uint64_t user_base, super_base; /* of the current windows */
 	uint32_t user_id, super_id;
+	/* For each 4 MiB slot of the linear address space, the base (of the user or the supervisor window) at which
+	 * kernel code most probably finds that slot's pages. 1024 entries; belongs to the current user window. */
 	const uint64_t *slot_bases;
-	uint32_t pending; /* mem_pending */
-	bool many_super;
+	uint32_t pending; /* nonzero while mem_map_pending has something to do */
+	bool many_super;  /* more than one supervisor window exists */
 };
 const struct mem_view *mem_view(const struct mem *m);
-
-/* For each 4 MiB slot of the linear address space, the base (window base of user or supervisor) at which kernel
- * code most probably finds that slot's pages. 1024 entries; belongs to the current user window. */
-const uint64_t *mem_slot_bases(struct mem *m);
 
 /* ------------------------------------------------------------------ counters, for --stats and the monitor */
 struct mem_stats {

@@ -451,21 +451,6 @@ bool mem_window_is_super(const struct window *w)
 	return w->kind == WIN_SUPER || w->kind == WIN_PHYS;
 }
 
-bool mem_many_super(const struct mem *m)
-{
-	return m->n_super > 1;
-}
-
-const uint64_t *mem_slot_bases(struct mem *m)
-{
-	return m->user->bases;
-}
-
-unsigned mem_pending(const struct mem *m)
-{
-	return m->view.pending;
-}
-
 const struct mem_view *mem_view(const struct mem *m)
 {
 	return &m->view;
@@ -473,8 +458,6 @@ const struct mem_view *mem_view(const struct mem *m)
 
 void view_update(struct mem *m)
 {
-	m->view.user = m->user;
-	m->view.super = m->super;
 	m->view.user_base = m->user->base;
 	m->view.super_base = m->super->base;
 	m->view.user_id = m->user->id;

@@ -251,11 +251,6 @@ uint32_t em_jcc8(struct emitter *e, unsigned cc)
 	return short_branch(e, 0x70 | cc);
 }
 
-uint32_t em_jmp8(struct emitter *e)
-{
-	return short_branch(e, 0xeb);
-}
-
 uint32_t em_jrcxz8(struct emitter *e)
 {
 	return short_branch(e, 0xe3);

@@ -103,7 +103,6 @@ uint32_t em_jmp32(struct emitter *e);
 uint32_t em_jcc32(struct emitter *e, unsigned cc);
 uint32_t em_call32(struct emitter *e);
 uint32_t em_jcc8(struct emitter *e, unsigned cc);
-uint32_t em_jmp8(struct emitter *e);
 uint32_t em_jrcxz8(struct emitter *e);
 void em_fix8(struct emitter *e, uint32_t at);		      /* to here */
 void em_fix32(struct emitter *e, uint32_t at, uint32_t dest); /* dest: arena offset */

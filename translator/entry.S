@@ -97,10 +97,6 @@ bt_tail_kicked:				/* EIP is already right */
 	jmp	bt_out
 
 /* Out of translated code for good: saved state is complete; eax is the reason. rsp is c_sp. */
-bt_out_save_fpu:
-	fxsave	V_FPU(%r15)
-	VMM_FPU
-	jmp	bt_out_done
 bt_out:	fxsave	V_FPU(%r15)
 	VMM_FPU
 bt_out_done:
@@ -168,76 +164,66 @@ bt_go_fault:
 /* A callout, called from translated code: r8d EIP of the instruction, r9d argument, r10d which.
  * The C function returns BT_GO_ON (to the code after the call), BT_GO_JUMP (to c->eip in the current space) or
  * BT_GO_OUT (to the run loop). */
-	.globl	bt_go_callout
-bt_go_callout:
+.macro CALLOUT_BEGIN
 	popq	V_CALLOUT_RET(%r15)
 	movl	%r8d, V_EIP(%r15)
 	movq	%rsp, V_RET_SP(%r15)
 	SAVE_GUEST
 	movq	V_C_SP(%r15), %rsp
-	fxsave	V_FPU(%r15)
-	VMM_FPU
+.endm
+
+.macro CALLOUT_CALL
 	movq	%r15, %rdi
 	movl	%r9d, %esi
 	call	*V_CALLOUTS(%r15,%r10,8)
+.endm
+
+/* The way on, where the guest's FPU state is in the unit. */
+.macro CALLOUT_END
+	testl	%eax, %eax
+	jz	bt_tail_on_start
+	cmpl	$BT_GO_JUMP, %eax
+	je	bt_tail_jump_start
+	movl	$BT_EXIT_CALLOUT, %eax
+	jmp	bt_out
+.endm
+
+	.globl	bt_go_callout
+bt_go_callout:
+	CALLOUT_BEGIN
+	fxsave	V_FPU(%r15)
+	VMM_FPU
+	CALLOUT_CALL
 	cmpl	$BT_GO_OUT, %eax
 	je	bt_callout_out
 	fxrstor	V_FPU(%r15)
 	testl	%eax, %eax
 	jz	bt_tail_on_start
 	jmp	bt_tail_jump_start
+bt_callout_out:				/* the state in c->fpu is the truth now: nothing to save */
+	movl	$BT_EXIT_CALLOUT, %eax
+	jmp	bt_out_done
 
 /* The same for callouts that neither touch the FPU nor reach libc. */
 	.globl	bt_go_callout_light
 bt_go_callout_light:
-	popq	V_CALLOUT_RET(%r15)
-	movl	%r8d, V_EIP(%r15)
-	movq	%rsp, V_RET_SP(%r15)
-	SAVE_GUEST
-	movq	V_C_SP(%r15), %rsp
-	movq	%r15, %rdi
-	movl	%r9d, %esi
-	call	*V_CALLOUTS(%r15,%r10,8)
-	testl	%eax, %eax
-	jz	bt_tail_on_start
-	cmpl	$BT_GO_JUMP, %eax
-	je	bt_tail_jump_start
-	movl	$BT_EXIT_CALLOUT, %eax
-	jmp	bt_out
+	CALLOUT_BEGIN
+	CALLOUT_CALL
+	CALLOUT_END
 
 /* The same for callouts that reach devices and with them libc, which may use the SSE registers but does no
  * floating-point arithmetic: those are kept aside, the rest of the state stays in the unit. */
-.macro XMM_ALL op, swap
-	.irp	n, 0, 1, 2, 3, 4, 5, 6, 7
-	.if	\swap
-	\op	V_XMM+16*\n(%r15), %xmm\n
-	.else
-	\op	%xmm\n, V_XMM+16*\n(%r15)
-	.endif
-	.endr
-.endm
 	.globl	bt_go_callout_device
 bt_go_callout_device:
-	popq	V_CALLOUT_RET(%r15)
-	movl	%r8d, V_EIP(%r15)
-	movq	%rsp, V_RET_SP(%r15)
-	SAVE_GUEST
-	movq	V_C_SP(%r15), %rsp
-	XMM_ALL	movaps, 0
-	movq	%r15, %rdi
-	movl	%r9d, %esi
-	call	*V_CALLOUTS(%r15,%r10,8)
-	XMM_ALL	movaps, 1
-	testl	%eax, %eax
-	jz	bt_tail_on_start
-	cmpl	$BT_GO_JUMP, %eax
-	je	bt_tail_jump_start
-	movl	$BT_EXIT_CALLOUT, %eax
-	jmp	bt_out
-
-bt_callout_out:				/* the state in c->fpu is the truth now: nothing to save */
-	movl	$BT_EXIT_CALLOUT, %eax
-	jmp	bt_out_done
+	CALLOUT_BEGIN
+	.irp	n, 0, 1, 2, 3, 4, 5, 6, 7
+	movaps	%xmm\n, V_XMM+16*\n(%r15)
+	.endr
+	CALLOUT_CALL
+	.irp	n, 0, 1, 2, 3, 4, 5, 6, 7
+	movaps	V_XMM+16*\n(%r15), %xmm\n
+	.endr
+	CALLOUT_END
 
 /* Go on after the callout. The return address still stands below RET_SP: push nothing, ret. */
 	.globl	bt_tail_on_start

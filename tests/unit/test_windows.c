@@ -101,8 +101,8 @@ static void test_eager(void **state)
 	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, false, &v), DONE);
 	assert_int_equal(access_window(g, mem_window_super(g->m), 0x0000, false, &v), OTHER_WINDOW);
 	assert_int_equal(access_window(g, mem_window_user(g->m), 0x0000, false, &v), DONE);
-	assert_int_equal(mem_slot_bases(g->m)[0], mem_window_base(mem_window_user(g->m)));
-	assert_int_equal(mem_slot_bases(g->m)[1], mem_window_base(mem_window_super(g->m)));
+	assert_int_equal(mem_view(g->m)->slot_bases[0], mem_window_base(mem_window_user(g->m)));
+	assert_int_equal(mem_view(g->m)->slot_bases[1], mem_window_base(mem_window_super(g->m)));
 
 	put32(g, 0x11008, 0x202000 | KERNEL | PTE_A | PTE_D);
 	assert_int_equal(access_window(g, mem_window_super(g->m), 0x2000, true, &v), DONE);
@@ -111,9 +111,9 @@ static void test_eager(void **state)
 	assert_int_equal(access_window(g, mem_window_user(g->m), 0x3000, true, &v), GUEST_FAULT);
 	put32(g, 0x1100c, 0x203000 | USER | PTE_A | PTE_D);
 	put32(g, 0x11014, 0x20f000 | USER | PTE_A | PTE_D);
-	assert_int_equal(mem_pending(g->m), 2);
+	assert_int_equal(mem_view(g->m)->pending, 2);
 	mem_map_pending(g->m);
-	assert_int_equal(mem_pending(g->m), 0);
+	assert_int_equal(mem_view(g->m)->pending, 0);
 	assert_int_equal(access_window(g, mem_window_user(g->m), 0x3000, true, &v), DONE);
 	assert_int_equal(last_faults, 0);
 	assert_int_equal(access_window(g, mem_window_user(g->m), 0x5000, true, &v), DONE);
@@ -277,7 +277,7 @@ static void test_many_spaces(void **state)
 		assert_coherent(g);
 	}
 	assert_int_equal(st->super_windows_now, 1);
-	assert_false(mem_many_super(g->m));
+	assert_false(mem_view(g->m)->many_super);
 	calls = st->map_calls + st->unmap_calls + st->protect_calls;
 	for (uint32_t i = 290; i < 300; i++) {
 		g->c.cr3 = 0x400000 + i * 0x3000;
@@ -316,14 +316,10 @@ static void test_shared_large_dirty(void **state)
 	guest_free(g);
 }
 
-/* A kernel with separate page tables for each process gets a supervisor window for each. */
-static void test_private_kernels(void **state)
+/* n address spaces whose directories have no table in common. */
+static void private_kernels(struct guest *g, uint32_t n)
 {
-	struct guest *g = guest_new(32u << 20);
-	uint32_t v;
-
-	(void)state;
-	for (uint32_t i = 0; i < 8; i++) {
+	for (uint32_t i = 0; i < n; i++) {
 		uint32_t pd = 0x400000 + i * 0x40000;
 
 		for (uint32_t s = 0; s < 40; s++) {
@@ -332,22 +328,38 @@ static void test_private_kernels(void **state)
 		}
 	}
 	paging_on(g, 0x400000, 0);
+}
+
+/* Goes to the ith and reads a page of each of its tables. warm: all are mapped already. */
+static void use_private_kernel(struct guest *g, uint32_t i, bool warm)
+{
+	uint32_t v;
+
+	g->c.cr3 = 0x400000 + i * 0x40000;
+	mem_load_cr3(&g->c);
+	for (uint32_t s = 0; s < 40; s++) {
+		uint32_t lin = 0x80000000 + s * 0x400000;
+
+		assert_int_equal(access_window(g, mem_window_super(g->m), lin, false, &v), DONE);
+		if (warm)
+			assert_int_equal(last_faults, 0);
+	}
+}
+
+/* A kernel with separate page tables for each process gets a supervisor window for each. */
+static void test_private_kernels(void **state)
+{
+	struct guest *g = guest_new(32u << 20);
+
+	(void)state;
+	private_kernels(g, 8);
 	for (unsigned round = 0; round < 20; round++) {
 		for (uint32_t i = 0; i < 8; i++) {
-			g->c.cr3 = 0x400000 + i * 0x40000;
-			mem_load_cr3(&g->c);
-			for (uint32_t s = 0; s < 40; s++) {
-				uint32_t lin = 0x80000000 + s * 0x400000;
-
-				assert_int_equal(access_window(g, mem_window_super(g->m), lin, false, &v),
-						 DONE);
-				if (round > 15)
-					assert_int_equal(last_faults, 0);
-			}
+			use_private_kernel(g, i, round > 15);
 		}
 	}
 	assert_int_equal(mem_get_stats(g->m)->super_windows_now, 8);
-	assert_true(mem_many_super(g->m));
+	assert_true(mem_view(g->m)->many_super);
 	assert_coherent(g);
 	guest_free(g);
 }
@@ -382,30 +394,16 @@ static void test_patching_directory(void **state)
 static void test_stale_super(void **state)
 {
 	struct guest *g = guest_new(32u << 20);
-	uint32_t v;
 
 	(void)state;
-	for (uint32_t i = 0; i < 2; i++) {
-		uint32_t pd = 0x400000 + i * 0x40000;
-
-		for (uint32_t s = 0; s < 40; s++) {
-			put32(g, pd + (512 + s) * 4, (pd + 0x1000 + s * 0x1000) | KERNEL);
-			put32(g, pd + 0x1000 + s * 0x1000, 0x200000 | KERNEL);
-		}
-	}
-	paging_on(g, 0x400000, 0);
+	private_kernels(g, 2);
 	for (unsigned round = 0; round < 40; round++) {
-		g->c.cr3 = 0x400000 + (round & 1) * 0x40000;
-		mem_load_cr3(&g->c);
-		for (uint32_t s = 0; s < 40; s++)
-			assert_int_equal(access_window(g, mem_window_super(g->m), 0x80000000 + s * 0x400000,
-						       false, &v),
-					 DONE);
+		use_private_kernel(g, round & 1, false);
 	}
-	assert_true(mem_many_super(g->m));
+	assert_true(mem_view(g->m)->many_super);
 	for (unsigned i = 0; i < 5000; i++)
 		mem_load_cr3(&g->c);
-	assert_false(mem_many_super(g->m));
+	assert_false(mem_view(g->m)->many_super);
 	assert_coherent(g);
 	guest_free(g);
 }

@@ -17,6 +17,7 @@
  */
 #include "vmm/interp/interp.h"
 
+#include "translator/translator.h"
 #include "vmm/interp/hostunit.h"
 #include "vmm/interp/table.h"
 
@@ -342,10 +343,7 @@ bool interp_try_deliver(struct vcpu *c)
 
 bool cpu_translatable(const struct vcpu *c)
 {
-	return (c->cr0 & CR0_PE) && !(c->sysflags & (FL_VM | FL_TF | FL_RF)) &&
-	       (c->cpl == 0 || c->cpl == 3) && cpu_code32(c) && cpu_stack32(c) && cpu_seg_flat(&c->seg[CS]) &&
-	       !(c->dr[7] & 0xffu) && !c->shadow &&
-	       !((c->cr0 & CR0_AM) && (c->sysflags & FL_AC) && c->cpl == 3);
+	return translate_possible(c) && !c->shadow;
 }
 
 static inline bool wanted_elsewhere(const struct vcpu *c)

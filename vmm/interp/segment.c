@@ -101,9 +101,11 @@ int desc_find(struct vcpu *c, uint16_t sel, struct desc *d)
 
 int desc_read(struct vcpu *c, uint16_t sel, unsigned vector, uint32_t ext, struct desc *d)
 {
-	int r = desc_find(c, sel, d);
+	const int r = desc_find(c, sel, d);
 
-	return r > 0 ? cpu_raise_error(c, vector, sel_error(sel, ext)) : r;
+	if (r > 0)
+		cpu_raise_error(c, vector, sel_error(sel, ext));
+	return r ? -1 : 0;
 }
 
 int desc_write_rights(struct vcpu *c, struct desc *d, uint8_t set, uint8_t clear)

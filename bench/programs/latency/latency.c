@@ -12,6 +12,7 @@
  *	only=NAME,...	states whose names begin so
  *	runs=N		samples of each (2000)
  */
+#include "cmdline.h"
 #include "paging.h"
 
 #define TIMER_VECTOR   0x50
@@ -239,39 +240,16 @@ static void measure(const struct state_of_cpu *state)
 
 /* ------------------------------------------------------------------ the command line */
 
-static bool begins(const char *text, const char *with)
-{
-	while (*with && *with != ',' && *with != ' ')
-		if (*text++ != *with++)
-			return false;
-	return true;
-}
-
 static bool chosen(const char *name)
 {
-	if (!*only)
-		return true;
-	for (const char *p = only; *p && *p != ' '; p++)
-		if ((p == only || p[-1] == ',') && begins(name, p))
-			return true;
-	return false;
+	return !*only || option_chooses(only, name);
 }
 
 static void read_command_line(void)
 {
-	const uint32_t *info = (const uint32_t *)multiboot_info;
-
-	if (!(info[0] & 4)) /* Multiboot 3.3: flag 2, cmdline */
-		return;
-	for (const char *p = (const char *)info[4]; *p; p++) {
-		if (begins(p, "only="))
-			only = p + 5;
-		if (!begins(p, "runs="))
-			continue;
-		runs = 0;
-		for (const char *digit = p + 5; *digit >= '0' && *digit <= '9'; digit++)
-			runs = runs * 10 + (uint32_t)(*digit - '0');
-	}
+	if (option("only="))
+		only = option("only=");
+	runs = option_number("runs=", runs);
 	if (runs < 1 || runs > MAX_RUNS)
 		runs = MAX_RUNS;
 }

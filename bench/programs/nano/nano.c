@@ -1,6 +1,8 @@
 /* Timing and printing; nano.h says how. */
 #include "nano.h"
 
+#include "cmdline.h"
+
 #define MAX_RUNS 201u
 
 static uint32_t samples[MAX_RUNS];
@@ -15,47 +17,17 @@ void nano_fail(const char *what, uint32_t got, uint32_t want)
 	finish();
 }
 
-static bool begins(const char *text, const char *with)
-{
-	while (*with && *with != ',' && *with != ' ')
-		if (*text++ != *with++)
-			return false;
-	return true;
-}
-
 static bool chosen(const char *name)
 {
-	if (!*only)
-		return true;
-	for (const char *p = only; *p && *p != ' '; p++)
-		if ((p == only || p[-1] == ',') && begins(name, p))
-			return true;
-	return false;
-}
-
-static uint32_t number(const char *text)
-{
-	uint32_t value = 0;
-
-	for (; *text >= '0' && *text <= '9'; text++)
-		value = value * 10 + (uint32_t)(*text - '0');
-	return value;
+	return !*only || option_chooses(only, name);
 }
 
 static void read_command_line(void)
 {
-	const uint32_t *info = (const uint32_t *)multiboot_info;
-
-	if (!(info[0] & 4)) /* Multiboot 3.3: flag 2, cmdline */
-		return;
-	for (const char *p = (const char *)info[4]; *p; p++) {
-		if (begins(p, "only="))
-			only = p + 5;
-		else if (begins(p, "runs="))
-			runs = number(p + 5);
-		else if (begins(p, "target="))
-			target = number(p + 7);
-	}
+	if (option("only="))
+		only = option("only=");
+	runs = option_number("runs=", runs);
+	target = option_number("target=", target);
 	if (runs < 1 || runs > MAX_RUNS)
 		runs = MAX_RUNS;
 }
