@@ -61,6 +61,7 @@ struct side_entry {
 };
 #define SIDE_RETELL 0x2 /* of a page fault only the interpreter knows which address it reports */
 #define SIDE_BRANCH 0x4 /* a branch behind which the block goes on */
+#define SIDE_SHADOW 0x8 /* behind STI or a load of SS: no interrupt is taken before it */
 #define SIDE_REP    0x1 /* a rep string instruction: rsi, rdi, rcx hold partial progress */
 
 /* Where a callee's host return arrives. Arena offsets. */

@@ -57,10 +57,22 @@ struct exception {
 };
 
 struct mem;
+struct mem_view;
+struct space;
 struct machine;
 struct bt;
 
 #define CPU_CALLOUTS 32
+
+/* What loading a selector in some way gives (translator/entry_fast.S), as long as its descriptor reads raw.
+ */
+struct seg_known {
+	uint64_t raw;
+	uint32_t key; /* the selector and CO_ARG_KEY of the load; 0: nothing is known */
+	struct seg seg;
+	uint64_t poison; /* as cpu_hot.seg_poison */
+};
+#define CPU_SEGS_KNOWN 32u /* a power of 2; indexed by the selector's number */
 
 /* What translated code and translator/entry.S reach through r15 besides the architectural state. All of it
  * belongs to the binary translator (vmm/bt.h says who writes what); nothing of it is visible to the guest. */
@@ -74,11 +86,16 @@ struct cpu_hot {
 	uint64_t callout_ret; /* where the running callout was called from */
 	uint64_t arena;	      /* host address of the executable arena, to which table entries are relative */
 	uint64_t slot_bases;  /* mem_view.slot_bases */
+	struct space *cur;    /* the space that table and ret_sp belong to */
+	struct space *recent[2]; /* last supervisor and user space */
+	uint64_t gs_base;	 /* what the host's gs base is set to */
+	const struct mem_view *view;
 	uint64_t insns; /* instructions begun in translated code; counted only if the translator is told to */
 	uint32_t kick;	/* nonzero: return to the run loop at the next chance */
 	uint32_t exit_arg;
 	/* entry points of translator/entry.S, and what bt_go_exit and bt_go_miss call: see vmm/bt.c */
-	uint64_t go_callout, go_callout_light, go_callout_device, go_exit, go_miss, on_exit;
+	uint64_t go_callout, go_callout_light, go_callout_device, go_callout_end, go_exit, go_miss, on_exit;
+	uint64_t go_seg_load, go_sysenter, go_sysexit;
 	uint64_t seg_base[6];	/* seg[].base */
 	uint64_t seg_poison[6]; /* 0, or 4 GiB when the segment is not usable freely: such accesses must trap
 				 */
@@ -86,6 +103,7 @@ struct cpu_hot {
 	/* as of a fault in translated code */
 	uint64_t fault_pc, fault_addr, fault_err, fault_trap;
 	_Alignas(16) uint8_t xmm[8][16]; /* the guest's, during a callout of the device kind */
+	struct seg_known segs_known[CPU_SEGS_KNOWN];
 };
 
 struct vcpu {

@@ -80,6 +80,7 @@ static enum insn_class one_byte(const struct insn *i, uint32_t mode)
 		case 0x1e:
 			return op16 ? CL_INTERP : CL_PUSH_SEG;
 		case 0x07:
+		case 0x17:
 		case 0x1f:
 			return op16 ? CL_INTERP : CL_SEG_LOAD;
 		default:

@@ -10,52 +10,10 @@
  * inside the bracket moves it back to the bracket's start (vmm/bt_signal.c).
  */
 #include "asm_offsets.h"
+#include "translator/border.h"
 #include "translator/exit_reason.h"
 
 	.text
-
-/* Guest general registers and flags to the vcpu. Clobbers rax, rcx. Leaves DF clear. */
-.macro SAVE_GUEST
-	movl	%eax, V_EAX(%r15)
-	movl	%ecx, V_ECX(%r15)
-	movl	%edx, V_EDX(%r15)
-	movl	%ebx, V_EBX(%r15)
-	movl	%r12d, V_ESP(%r15)
-	movl	%ebp, V_EBP(%r15)
-	movl	%esi, V_ESI(%r15)
-	movl	%edi, V_EDI(%r15)
-	lahf
-	seto	%al
-	movzbl	%ah, %ecx
-	movzbl	%al, %eax
-	shll	$11, %eax
-	orl	%ecx, %eax
-	andl	$0x8d5, %eax
-	movl	%eax, V_FLAGS(%r15)
-	cld
-.endm
-
-/* The reverse, ending with DF. Every register is loaded; nothing is stored. */
-.macro LOAD_GUEST
-	movl	V_FLAGS(%r15), %eax
-	movl	%eax, %ecx
-	shrl	$11, %ecx
-	andl	$1, %ecx
-	addb	$0x7f, %cl		/* OF */
-	movb	%al, %ah
-	sahf				/* SF ZF AF PF CF */
-	movl	V_DF(%r15), %ecx
-	jrcxz	1f
-	std
-1:	movl	V_EAX(%r15), %eax
-	movl	V_ECX(%r15), %ecx
-	movl	V_EDX(%r15), %edx
-	movl	V_EBX(%r15), %ebx
-	movl	V_ESP(%r15), %r12d
-	movl	V_EBP(%r15), %ebp
-	movl	V_ESI(%r15), %esi
-	movl	V_EDI(%r15), %edi
-.endm
 
 /* The VMM's own floating-point environment: nothing masked out may strike libc. */
 .macro VMM_FPU
@@ -97,6 +55,7 @@ bt_tail_kicked:				/* EIP is already right */
 	jmp	bt_out
 
 /* Out of translated code for good: saved state is complete; eax is the reason. rsp is c_sp. */
+	.globl	bt_out
 bt_out:	fxsave	V_FPU(%r15)
 	VMM_FPU
 bt_out_done:
@@ -210,6 +169,19 @@ bt_go_callout_light:
 	CALLOUT_BEGIN
 	CALLOUT_CALL
 	CALLOUT_END
+
+/* The same for an instruction that ends its block: jumped to, so that host calls and returns stay in pairs. */
+	.globl	bt_go_callout_end
+bt_go_callout_end:
+	movl	%r8d, V_EIP(%r15)
+	movq	%rsp, V_RET_SP(%r15)
+	SAVE_GUEST
+	movq	V_C_SP(%r15), %rsp
+	CALLOUT_CALL
+	cmpl	$BT_GO_OUT, %eax
+	jne	bt_tail_jump_start
+	movl	$BT_EXIT_CALLOUT, %eax
+	jmp	bt_out
 
 /* The same for callouts that reach devices and with them libc, which may use the SSE registers but does no
  * floating-point arithmetic: those are kept aside, the rest of the state stays in the unit. */

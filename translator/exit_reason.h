@@ -8,6 +8,7 @@
 #define BT_EXIT_KICK	3 /* hot.kick was set */
 #define BT_EXIT_FAULT	4 /* SIGSEGV, SIGBUS, SIGFPE, SIGILL or a kick in a rep instruction: hot.fault_* */
 #define BT_EXIT_CALLOUT 5 /* a callout asked for the run loop */
+#define BT_EXIT_MIDWAY	6 /* hot.kick was set, and c->eip is in the middle of a block */
 
 /* What a callout returns. */
 #define BT_GO_ON   0

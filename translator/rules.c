@@ -244,8 +244,8 @@ static unsigned pushf(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* popf, when only the arithmetic flags (and, at CPL 0, IF) change; anything else takes the callout. At CPL 3 that is
- * asked of IF as well: with IOPL 3 it changes there too.
+/* popf, when only the arithmetic flags (and, at CPL 0, IF) change; anything else takes the callout. At CPL 3
+ * that is asked of IF as well: with IOPL 3 it changes there too.
  *
  *   mov r8d, gs:[r12d]
  *   mov r9d, r8d; and r9d, SYS; mov r10d, [sysflags]; or r10d, [df]; cmp r9d, r10d; jne slow
@@ -350,6 +350,75 @@ static unsigned cld_std(struct tr *t, unsigned i)
 
 	em8(&t->e, std ? 0xfd : 0xfc);
 	em_store_i32(&t->e, vcpu_field(&m, offsetof(struct vcpu, df)), std ? FL_DF : 0);
+	return 1;
+}
+
+/* ------------------------------------------------------------------ segment registers, CPL */
+
+/* mov ds, [ea]   ->   movzx r10d, word [ea]; mov r8d, eip; mov r9d, arg; call [go_seg_load]
+ * pop fs         ->   mov r10d, gs:[r12d]; movzx r10d, r10w; likewise
+ *
+ * Not where the mode says that the register is not flat: what is loaded may change that. Nor a load of SS
+ * that ends the block: the instruction behind it runs before any interrupt. */
+static unsigned seg_load(struct tr *t, unsigned i)
+{
+	static const uint32_t not_flat[6] = {[ES] = MODE_NF_ES, [SS] = MODE_NF_SS, [DS] = MODE_NF_DS};
+	const struct insn *in = &t->insn[i];
+	const bool pop = in->opmap || in->opcode != 0x8e;
+	const unsigned s = in->opmap ? (in->opcode == 0xa1 ? FS : GS) : pop ? in->opcode >> 3 : in->reg;
+	const struct host_mem go = tr_vcpu(offsetof(struct vcpu, hot.go_seg_load));
+	uint32_t arg = in->len | (uint32_t)t->class[i] << 8 | CO_ARG_IS_LOAD;
+	struct host_mem m;
+
+	if (s == CS || s > GS || t->rq->mode & not_flat[s] || (s == SS && i + 1 == t->n) ||
+	    tr_site(t, i) & SITE_CALLOUT || (pop && !stack_ok(t, i)))
+		return interp(t, i);
+	arg |= (t->rq->mode & MODE_USER ? CO_ARG_USER : 0) | (s == SS ? CO_ARG_SS : 0) |
+	       (not_flat[s] ? CO_ARG_FLAT : 0) | s << CO_ARG_SEG_SHIFT;
+	if (pop) {
+		arg |= 4u << CO_ARG_POP_SHIFT;
+		m = stack_at(t, i, 0);
+		em_load32(&t->e, R10, &m);
+		em_movzx16_r(&t->e, R10, R10);
+	} else if (in->mod == 3) {
+		em_movzx16_r(&t->e, R10, host_reg(in->rm));
+	} else if (ident_operand(t, i, &m)) {
+		em_movzx16_m(&t->e, R10, &m);
+	} else {
+		return interp(t, i);
+	}
+	em_mov_ri32(&t->e, R8, tr_eip(t, i));
+	em_mov_ri32(&t->e, R9, arg);
+	em_call_m(&t->e, &go);
+	return 1;
+}
+
+/* int n, iret, sysenter, sysexit   ->   mov r8d, eip; mov r9d, arg; mov r10d, which or mode; jmp [go] */
+static unsigned transfer(struct tr *t, unsigned i)
+{
+	struct host_mem go = tr_vcpu(offsetof(struct vcpu, hot.go_callout_end));
+	uint32_t arg = t->insn[i].len | (uint32_t)t->class[i] << 8, r10 = CO_IRET;
+
+	if (t->class[i] == CL_INT) {
+		arg |= (t->insn[i].imm & 0xff) << CO_ARG_VECTOR_SHIFT;
+		r10 = CO_INT;
+	} else if (t->class[i] ==
+		   CL_SYSENTER) { /* both load a flat SS; the rest of the mode does not change */
+		go = tr_vcpu(offsetof(struct vcpu, hot.go_sysenter));
+		r10 = t->rq->mode & ~MODE_USER;
+	} else if (t->class[i] == CL_SYSEXIT) {
+		go = tr_vcpu(offsetof(struct vcpu, hot.go_sysexit));
+		r10 = t->rq->mode | MODE_USER;
+	}
+	if ((t->class[i] == CL_SYSENTER || t->class[i] == CL_SYSEXIT) && t->rq->mode & MODE_NF_SS)
+		return interp(t, i);
+	if (t->class[i] == CL_SYSEXIT && t->rq->mode & MODE_USER) /* #GP */
+		return interp(t, i);
+	em_mov_ri32(&t->e, R8, tr_eip(t, i));
+	em_mov_ri32(&t->e, R9, arg);
+	em_mov_ri32(&t->e, R10, r10);
+	em_jmp_m(&t->e, &go);
+	t->ended = true;
 	return 1;
 }
 
@@ -677,6 +746,13 @@ unsigned rule_emit(struct tr *t, unsigned i)
 		return mov_from_seg(t, i);
 	case CL_MOV_FROM_CR:
 		return mov_from_cr(t, i);
+	case CL_SEG_LOAD:
+		return seg_load(t, i);
+	case CL_INT:
+	case CL_IRET:
+	case CL_SYSENTER:
+	case CL_SYSEXIT:
+		return transfer(t, i);
 	case CL_CLI:
 		return cli(t);
 	case CL_STI:

@@ -247,6 +247,13 @@ static bool is_ident(enum insn_class cl)
 	       cl == CL_MOFFS;
 }
 
+/* STI and loads of SS that are done in line. Where they are callouts the vcpu remembers. */
+static bool begins_shadow(const struct insn *in, enum insn_class cl)
+{
+	return cl == CL_STI || (cl == CL_SEG_LOAD && !in->opmap &&
+				(in->opcode == 0x17 || (in->opcode == 0x8e && in->reg == SS)));
+}
+
 static uint32_t verify_arg(const struct tr *t, unsigned i)
 {
 	return (uint32_t)(t->b - t->k->blocks) | i << CO_VERIFY_INSN;
@@ -272,7 +279,9 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 			if (translate_host.count)
 				count_insns(&t, i);
 		}
-		tr_side(&t, i, 0, 0);
+		tr_side(&t, i, 0,
+			i && begins_shadow(&t.insn[i - 1], (enum insn_class)t.class[i - 1]) ? SIDE_SHADOW
+											    : 0);
 		k->stats.ident_insns += is_ident((enum insn_class)t.class[i]);
 		i += rule_emit(&t, i);
 	}

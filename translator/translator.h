@@ -73,19 +73,31 @@ uint64_t site_count(void);
 /* ------------------------------------------------------------------ callouts; indices into cpu_hot.callouts
  */
 enum callout {
-	CO_INTERP, /* interpret the instruction at eip; arg: its length | class << 8 (enum insn_class), and
-		      for a SITE_CALLOUT site index << 16 | CO_ARG_SITE */
-	CO_DEVICE, /* the same for an instruction that has nothing to do with the FPU */
-	CO_LIGHT,  /* the same for one that has nothing to do with devices either */
-	CO_ACCESS, /* the same for one that changes nothing but memory and general registers */
-	CO_STI,	   /* IF was just set and a request is pending; arg: length */
-	CO_VERIFY, /* the beginning of a block, or of what follows a branch in it; arg: its number |
-		      instruction << CO_VERIFY_INSN */
+	CO_INTERP,   /* interpret the instruction at eip; arg: its length | class << 8 (enum insn_class), and
+			for a SITE_CALLOUT site index << 16 | CO_ARG_SITE */
+	CO_DEVICE,   /* the same for an instruction that has nothing to do with the FPU */
+	CO_LIGHT,    /* the same for one that has nothing to do with devices either */
+	CO_ACCESS,   /* the same for one that changes nothing but memory and general registers */
+	CO_SEG_LOAD, /* the same for a load of a segment register; arg as CO_ARG_SEG_SHIFT and so on say */
+	CO_STI,	     /* IF was just set and a request is pending; arg: length */
+	CO_INT,	     /* as CO_LIGHT, for int n */
+	CO_IRET,     /* ... and iret */
+	CO_VERIFY,   /* the beginning of a block, or of what follows a branch in it; arg: its number |
+			instruction << CO_VERIFY_INSN */
 	CO_COUNT
 };
 
-#define CO_ARG_SITE    0x80000000u
-#define CO_VERIFY_INSN 24
+#define CO_ARG_SITE	    0x80000000u
+#define CO_ARG_VECTOR_SHIFT 16 /* CO_INT: which */
+/* Of a load of a segment register: what besides the selector its effect depends on. */
+#define CO_ARG_KEY	 0x000f0000u
+#define CO_ARG_IS_LOAD	 0x00010000u /* always set */
+#define CO_ARG_USER	 0x00020000u /* at CPL 3 */
+#define CO_ARG_SS	 0x00040000u
+#define CO_ARG_FLAT	 0x00080000u /* the register is flat and has to stay so: the mode says it is */
+#define CO_ARG_SEG_SHIFT 20	     /* three bits: which register */
+#define CO_ARG_POP_SHIFT 24	     /* four bits: what to add to ESP */
+#define CO_VERIFY_INSN	 24
 
 /* ------------------------------------------------------------------ translation */
 
@@ -136,5 +148,9 @@ extern const char bt_go_exit[], bt_go_miss[], bt_go_ret_miss[], bt_go_ret_leave[
 extern const char bt_go_callout[], bt_go_callout_light[], bt_go_callout_device[];
 extern const char bt_tail_start[], bt_tail_end[], bt_tail_on_start[], bt_tail_on_end[];
 extern const char bt_tail_jump_start[], bt_tail_jump_end[];
+/* entry_fast.S */
+extern const char bt_go_callout_end[], bt_go_seg_load[], bt_go_sysenter[], bt_go_sysexit[];
+extern const char bt_go_transfer[]; /* what the latter two do in all but the common cases */
+extern const char bt_tail_seg_start[], bt_tail_seg_end[], bt_tail_switch_start[], bt_tail_switch_end[];
 
 #endif

@@ -19,9 +19,9 @@ static bool have_fsgsbase;
 
 static inline void set_gs_base(struct bt *bt, uint64_t base)
 {
-	if (bt->gs_base == base)
+	if (bt->c->hot.gs_base == base)
 		return;
-	bt->gs_base = base;
+	bt->c->hot.gs_base = base;
 	if (have_fsgsbase)
 		__asm__ volatile("wrgsbase %0" : : "r"(base));
 	else
@@ -33,26 +33,31 @@ static __attribute__((noinline)) void take_segment(struct bt *bt, unsigned s)
 	static const uint32_t mode_bit[6] = {[DS] = MODE_NF_DS, [ES] = MODE_NF_ES, [SS] = MODE_NF_SS};
 	struct vcpu *c = bt->c;
 	const struct seg *g = &c->seg[s];
-	bool easy = g->limit == 0xffffffffu &&
-		    (g->attr & (SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_DC)) == (SEG_P | SEG_S | SEG_RW);
 
 	bt->seen[s] = *g;
 	c->hot.seg_base[s] = g->base;
-	c->hot.seg_poison[s] = easy ? 0 : 1ull << 32;
+	c->hot.seg_poison[s] = bt_seg_poison(g);
 	bt->not_flat = (bt->not_flat & ~mode_bit[s]) | (cpu_seg_flat_data(g) ? 0 : mode_bit[s]);
 }
 
+/* CS is flat in all translated code; of the others selector and DPL don't matter. Translated code loads FS
+ * and GS without us, and others if they are as flat as before. */
 static inline void sync_segments(struct bt *bt)
 {
-	const struct vcpu *c = bt->c;
+	struct vcpu *c = bt->c;
+	static const uint8_t mode[] = {ES, SS, DS};
 
-	for (unsigned s = 0; s < 6; s++) {
+	for (unsigned i = 0; i < sizeof mode; i++) {
+		const unsigned s = mode[i];
 		const struct seg *g = &c->seg[s], *old = &bt->seen[s];
 
-		/* CS is flat in all translated code; of the others selector and DPL don't matter. */
-		if (s != CS && (g->base != old->base || g->limit != old->limit ||
-				((g->attr ^ old->attr) & (SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_DC))))
+		if (g->base != old->base || g->limit != old->limit ||
+		    ((g->attr ^ old->attr) & (SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_DC)))
 			take_segment(bt, s);
+	}
+	for (unsigned s = FS; s <= GS; s++) {
+		c->hot.seg_base[s] = c->seg[s].base;
+		c->hot.seg_poison[s] = bt_seg_poison(&c->seg[s]);
 	}
 }
 
@@ -65,12 +70,12 @@ static __attribute__((noinline)) void change_space(struct bt *bt, uint32_t id, u
 {
 	struct vcpu *c = bt->c;
 
-	if (bt->cur)
-		bt->cur->ret_sp = c->hot.ret_sp;
-	struct space *s = bt->recent[user];
+	if (c->hot.cur)
+		c->hot.cur->ret_sp = c->hot.ret_sp;
+	struct space *s = c->hot.recent[user];
 	if (!space_is(s, id, mode))
-		s = cache_space(&bt->k, id, mode, bt->cur);
-	bt->recent[user] = bt->cur = s;
+		s = cache_space(&bt->k, id, mode, c->hot.cur);
+	c->hot.recent[user] = c->hot.cur = s;
 	c->hot.ret_sp = s->ret_sp;
 	c->hot.table = (uint64_t)(uintptr_t)s->table;
 }
@@ -78,7 +83,7 @@ static __attribute__((noinline)) void change_space(struct bt *bt, uint32_t id, u
 void bt_sync_space(struct bt *bt)
 {
 	struct vcpu *c = bt->c;
-	const struct mem_view *v = bt->view;
+	const struct mem_view *v = c->hot.view;
 	bool user = c->cpl == 3;
 
 	/* The page that the guest has just made for its user: now is when mapping it saves a fault. */
@@ -91,15 +96,33 @@ void bt_sync_space(struct bt *bt)
 	c->hot.super_base = v->super_base;
 	c->hot.slot_bases = (uint64_t)(uintptr_t)v->slot_bases;
 	set_gs_base(bt, user ? v->user_base : v->super_base);
-	if (!space_is(bt->cur, id, mode))
+	if (!space_is(c->hot.cur, id, mode))
 		change_space(bt, id, mode, user);
+}
+
+void bt_sync_cpl(struct bt *bt)
+{
+	struct cpu_hot *h = &bt->c->hot;
+	const bool user = bt->c->cpl == 3;
+	struct space *s = h->recent[user];
+
+	if ((user && h->view->pending) ||
+	    !space_is(s, user ? h->view->user_id : h->view->super_id, h->cur->mode ^ MODE_USER)) {
+		bt_sync_space(bt);
+		return;
+	}
+	h->cur->ret_sp = h->ret_sp;
+	h->cur = s;
+	h->ret_sp = s->ret_sp;
+	h->table = (uint64_t)(uintptr_t)s->table;
+	set_gs_base(bt, user ? h->user_base : h->super_base);
 }
 
 /* The return stacks of a space may have been emptied: take over the current one's pointer. */
 static void reload_ret_sp(struct bt *bt)
 {
-	if (bt->cur)
-		bt->c->hot.ret_sp = bt->cur->ret_sp;
+	if (bt->c->hot.cur)
+		bt->c->hot.ret_sp = bt->c->hot.cur->ret_sp;
 }
 
 /* A page without blocks loses its trace with the next store, unless it got it back several times: where code
@@ -165,8 +188,8 @@ void bt_code_unmapped(struct bt *bt, struct window *w, uint32_t lin, uint32_t pa
 	}
 	if (bt->verify)
 		verify_note(bt->verify, VERIFY_UNMAPPED, lin, 0, pages);
-	if (bt->cur)
-		bt->cur->ret_sp = bt->c->hot.ret_sp;
+	if (bt->c->hot.cur)
+		bt->c->hot.cur->ret_sp = bt->c->hot.ret_sp;
 	cache_space_forget(&bt->k, mem_window_id(w), lin, pages);
 	if (w == mem_window_super(bt->c->mem) || bt->sole_super)
 		cache_cut_cross(&bt->k, lin, pages);
@@ -176,8 +199,8 @@ void bt_code_unmapped(struct bt *bt, struct window *w, uint32_t lin, uint32_t pa
 
 void bt_window_gone(struct bt *bt, struct window *w)
 {
-	if (bt->cur)
-		bt->cur->ret_sp = bt->c->hot.ret_sp;
+	if (bt->c->hot.cur)
+		bt->c->hot.cur->ret_sp = bt->c->hot.ret_sp;
 	cache_window_gone(&bt->k, mem_window_id(w));
 	reload_ret_sp(bt);
 	/* Cross-page chains are the supervisor's: they were made for what the gone window mapped. */
@@ -274,7 +297,7 @@ static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struc
 	struct translate_request rq = {
 		.gpa = gpa,
 		.eip = eip,
-		.mode = bt->cur->mode,
+		.mode = c->hot.cur->mode,
 		.code = mem_ptr(c->mem, gpa, avail),
 		.avail = avail,
 		.chain_cross = c->cpl != 3 && bt->sole_super,
@@ -314,7 +337,7 @@ struct block *bt_find_block(struct bt *bt, uint32_t eip)
 
 	if (mem_walk(c, eip, ACC_EXEC | (c->cpl == 3 ? ACC_USER : 0), &w) < 0)
 		return NULL;
-	struct block *b = cache_lookup(&bt->k, w.gpa, eip, bt->cur->mode, second_matches, &second);
+	struct block *b = cache_lookup(&bt->k, w.gpa, eip, c->hot.cur->mode, second_matches, &second);
 	if (!b)
 		b = make_block(bt, w.gpa, eip, &second);
 	if (!b)
@@ -389,7 +412,7 @@ static void chain_to(struct bt *bt, struct exit_link *e, struct block *b)
 static void after_kick(struct bt *bt)
 {
 	struct vcpu *c = bt->c;
-	uint64_t *top = (uint64_t *)(uintptr_t)bt->cur->top;
+	uint64_t *top = (uint64_t *)(uintptr_t)c->hot.cur->top;
 
 	if (*top == bt->k.ret_leave)
 		*top = bt->k.ret_miss;
@@ -409,7 +432,7 @@ static int bt_on_exit(struct vcpu *c, int how)
 
 	if (mem_walk(c, c->eip, ACC_EXEC | (user ? ACC_USER : 0), &w) < 0)
 		return how;
-	struct block *b = cache_lookup(&bt->k, w.gpa, c->eip, bt->cur->mode, second_matches, &second);
+	struct block *b = cache_lookup(&bt->k, w.gpa, c->eip, c->hot.cur->mode, second_matches, &second);
 	if (!b || !in_range(bt))
 		return how;
 	struct window *win = user ? mem_window_user(c->mem) : mem_window_super(c->mem);
@@ -418,13 +441,13 @@ static int bt_on_exit(struct vcpu *c, int how)
 		mem_window_note_code(c, win, (c->eip & PAGE_MASK) + PAGE_SIZE);
 	if (how == BT_EXIT_MISS) {
 		bt->st.exits_miss++;
-		cache_table_set(&bt->k, bt->cur, b);
+		cache_table_set(&bt->k, c->hot.cur, b);
 	} else {
 		struct exit_link *e = &bt->k.exits[c->hot.exit_arg];
 		bt->st.exits_direct++;
 		chain_to(bt, e, b);
 		if (e->by_table)
-			cache_table_set(&bt->k, bt->cur, b);
+			cache_table_set(&bt->k, c->hot.cur, b);
 	}
 	c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->host);
 	return 0;
@@ -500,7 +523,7 @@ static void execute(struct bt *bt)
 	uint64_t gen = 0;
 
 	bt_sync_space(bt);
-	bool sole = !bt->view->many_super;
+	bool sole = !c->hot.view->many_super;
 	if (sole != bt->sole_super) {
 		flush(bt);
 		bt->sole_super = sole;
@@ -518,7 +541,7 @@ static void execute(struct bt *bt)
 			if (from && gen == bt->gen)
 				chain_to(bt, from, b);
 			if (fill || (from && from->by_table))
-				cache_table_set(&bt->k, bt->cur, b);
+				cache_table_set(&bt->k, c->hot.cur, b);
 			c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->host);
 		}
 		if (log_on(LOG_EXEC) || log_on(LOG_CPU))
@@ -554,6 +577,12 @@ static void execute(struct bt *bt)
 		case BT_EXIT_KICK:
 			bt->st.exits_kick++;
 			after_kick(bt);
+			return;
+		case BT_EXIT_MIDWAY:
+			bt->st.exits_kick++;
+			after_kick(bt);
+			if (bt->verify)
+				verify_stopped(bt->verify);
 			return;
 		case BT_EXIT_FAULT:
 			bt->st.exits_fault++;
@@ -620,7 +649,7 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	}
 	bt->m = m;
 	bt->c = &m->vcpu;
-	bt->view = mem_view(m->mem);
+	bt->c->hot.view = mem_view(m->mem);
 	for (unsigned s = 0; s < 6; s++)
 		take_segment(bt, s);
 	bt->sole_super = true;
@@ -647,6 +676,10 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	h->go_callout = (uint64_t)(uintptr_t)bt_go_callout;
 	h->go_callout_light = (uint64_t)(uintptr_t)bt_go_callout_light;
 	h->go_callout_device = (uint64_t)(uintptr_t)bt_go_callout_device;
+	h->go_callout_end = (uint64_t)(uintptr_t)bt_go_callout_end;
+	h->go_seg_load = (uint64_t)(uintptr_t)bt_go_seg_load;
+	h->go_sysenter = (uint64_t)(uintptr_t)(have_fsgsbase ? bt_go_sysenter : bt_go_transfer);
+	h->go_sysexit = (uint64_t)(uintptr_t)(have_fsgsbase ? bt_go_sysexit : bt_go_transfer);
 	h->go_exit = (uint64_t)(uintptr_t)bt_go_exit;
 	h->on_exit = (uint64_t)(uintptr_t)bt_on_exit;
 	h->go_miss = (uint64_t)(uintptr_t)bt_go_miss;

@@ -8,6 +8,7 @@
  *   bt_fault.c     a fault in translated code: what it means and what to learn from it
  *   bt_signal.c    signal handlers, kicks
  *   bt_callout.c   C functions that translated code calls
+ *   bt_fast.c      what of them is common enough to go another way than through the interpreter
  */
 #ifndef BT86_VMM_BT_H
 #define BT86_VMM_BT_H
@@ -49,21 +50,16 @@ struct bt {
 	struct machine *m;
 	struct vcpu *c;
 	struct cache k;
-	struct space *cur;	 /* the space that hot.table and hot.ret_sp belong to */
-	struct space *recent[2]; /* last user and supervisor space */
-	uint64_t gs_base;	 /* what the host's gs base is set to */
-	const struct mem_view *view;
-	struct seg
-		seen[6]; /* the segment registers that hot.seg_base, hot.seg_poison and not_flat stand for */
-	uint32_t not_flat; /* MODE_NF_* */
-	bool sole_super;   /* chains across pages are allowed in supervisor code */
-	uint64_t gen;	   /* counts up whenever blocks or mappings of code went away */
+	struct seg seen[6]; /* DS, ES, SS: what hot.seg_base, hot.seg_poison and not_flat stand for */
+	uint32_t not_flat;  /* MODE_NF_* */
+	bool sole_super;    /* chains across pages are allowed in supervisor code */
+	uint64_t gen;	    /* counts up whenever blocks or mappings of code went away */
 	uint32_t stuck_eip, stuck_lin;
-	unsigned stuck;	       /* the same fault mapped again and again */
-	struct verify *verify; /* NULL unless asked for */
-	bool trapping;	       /* a store that trapped is being emulated */
+	unsigned stuck;		      /* the same fault mapped again and again */
+	struct verify *verify;	      /* NULL unless asked for */
+	bool trapping;		      /* a store that trapped is being emulated */
 	struct code_page *code_pages; /* by number of the page */
-	FILE *perf_map;	       /* /tmp/perf-PID.map, or NULL */
+	FILE *perf_map;		      /* /tmp/perf-PID.map, or NULL */
 	struct bt_stats st;
 	struct hot_eip *hot_eips; /* [HOT_EIPS], NULL without --stats */
 };
@@ -76,10 +72,26 @@ void bt_run(struct machine *m);
 /* ---- inside */
 /* After anything that may have changed windows, CPL, mode or segments. */
 void bt_sync_space(struct bt *bt);
+/* The same where CPL has changed, between 0 and 3, and SS is flat before and after. */
+void bt_sync_cpl(struct bt *bt);
 struct block *bt_find_block(struct bt *bt,
 			    uint32_t eip); /* NULL: an exception is pending, or not translatable */
+/* For hot.seg_poison: 0 for what checks nothing but its type. */
+static inline uint64_t bt_seg_poison(const struct seg *s)
+{
+	const unsigned attr = SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_DC;
+
+	return s->limit == 0xffffffffu && (s->attr & attr) == (SEG_P | SEG_S | SEG_RW) ? 0 : 1ull << 32;
+}
 bool bt_fault(struct bt *bt);
 void bt_fpu_pointers(struct bt *bt); /* after the guest's FPU state has been stored */
+/* bt_fast.c: INT n, the EIP behind it being next_eip, and IRET; false: not a common case, nothing has
+ * changed. */
+bool bt_fast_int(struct vcpu *c, uint8_t vector, uint32_t next_eip);
+bool bt_fast_iret(struct vcpu *c);
+/* A load of a segment register, described by CO_ARG_*, has been interpreted: remembers what it gave, for
+ * entry_fast.S. */
+void bt_seg_learn(struct vcpu *c, uint32_t arg);
 void bt_callouts_init(struct bt *bt);
 void bt_signals_install(struct bt *bt);
 void bt_code_written(struct bt *bt, uint64_t gpa, unsigned len);
@@ -90,13 +102,15 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max);
 /* One interpreted instruction with its bookkeeping; resets the machine on a triple fault. */
 void bt_interp_one(struct bt *bt);
 
-/* ---- bt_verify.c: lockstep of the translator with the interpreter. A difference is reported and ends the run. */
+/* ---- bt_verify.c: lockstep of the translator with the interpreter. A difference is reported and ends the
+ * run. */
 struct verify;
 struct verify_stats {
 	uint64_t entries;	/* blocks executed */
 	uint64_t blocks, insns; /* compared: blocks to their ends, instructions altogether */
 	uint64_t callouts;	/* instructions of callouts compared */
-	uint64_t callouts_only; /* ... that only the interpreter can do: devices, control registers, traced stores */
+	uint64_t callouts_only; /* ... that only the interpreter can do: devices, control registers, traced
+				   stores */
 	uint64_t faults;	/* states compared at faults */
 	uint64_t passed;	/* blocks whose end was not compared */
 	uint64_t stale;		/* ... because a mapping that awaits a flush served one side only */
@@ -114,7 +128,8 @@ struct verify *verify_create(struct bt *bt); /* after bt_callouts_init */
 void verify_destroy(struct verify *v);
 /* At a fault in instruction i of b, the state being precise; guest: an exception is in c->exc. */
 void verify_fault(struct verify *v, const struct block *b, unsigned i, bool guest);
-/* Translated code will not go on after a fault that was none of the guest's; EIP is that of the instruction. */
+/* Translated code will not go on after a fault that was none of the guest's; EIP is that of the instruction.
+ */
 void verify_stopped(struct verify *v);
 /* Translated code was left between blocks. */
 void verify_left(struct verify *v);
@@ -132,7 +147,8 @@ static inline bool run_is_over(const struct vcpu *c)
 {
 	return atomic_load_explicit(&c->request, memory_order_relaxed) & (REQ_SHUTDOWN | REQ_RESET);
 }
-/* Installs the seccomp filter. extra: ioctls that are allowed on one descriptor more, or NULL. 0, or -1 with err. */
+/* Installs the seccomp filter. extra: ioctls that are allowed on one descriptor more, or NULL. 0, or -1 with
+ * err. */
 struct sandbox_extra {
 	int fd;
 	const unsigned long *requests;

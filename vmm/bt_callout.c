@@ -6,19 +6,26 @@
  */
 #include "vmm/bt.h"
 
+/* Translated code may go on in the current CPU state, at c->eip: nothing wants the run loop. */
+static bool may_go(const struct vcpu *c)
+{
+	const uint32_t rq = atomic_load_explicit(&c->request, memory_order_relaxed);
+
+	return !(rq & ~REQ_IRQ) && !(rq & REQ_IRQ && c->iflag);
+}
+
 /* Having executed something: how does translated code go on? next: the instruction after it. */
 static int go(struct bt *bt, uint32_t next, uint64_t gen)
 {
 	struct vcpu *c = bt->c;
-	uint32_t rq = atomic_load_explicit(&c->request, memory_order_relaxed);
 
-	if (c->halted || c->shadow || c->exc.pending || gen != bt->gen || (rq & ~REQ_IRQ) ||
-	    (rq & REQ_IRQ && c->iflag) || !translate_possible(c) || bt->view->many_super == bt->sole_super)
+	if (c->halted || c->shadow || c->exc.pending || gen != bt->gen || !may_go(c) ||
+	    !translate_possible(c) || c->hot.view->many_super == bt->sole_super)
 		return BT_GO_OUT;
-	const struct space *was = bt->cur;
+	const struct space *was = c->hot.cur;
 	uint64_t super = c->hot.super_base, user = c->hot.user_base;
 	bt_sync_space(bt);
-	if (c->eip == next && was == bt->cur && super == c->hot.super_base && user == c->hot.user_base)
+	if (c->eip == next && was == c->hot.cur && super == c->hot.super_base && user == c->hot.user_base)
 		return BT_GO_ON;
 	return BT_GO_JUMP;
 }
@@ -98,6 +105,30 @@ static int co_light(struct vcpu *c, uint32_t arg)
 	return r;
 }
 
+static int co_seg_load(struct vcpu *c, uint32_t arg)
+{
+	const uint32_t next = c->eip + (arg & 0xff);
+	const int r = co_light(c, arg);
+
+	if (c->eip == next)
+		bt_seg_learn(c, arg);
+	return r;
+}
+
+static int co_int(struct vcpu *c, uint32_t arg)
+{
+	if (!bt_fast_int(c, (uint8_t)(arg >> CO_ARG_VECTOR_SHIFT), c->eip + (arg & 0xff)))
+		return co_light(c, arg);
+	return may_go(c) ? BT_GO_JUMP : BT_GO_OUT;
+}
+
+static int co_iret(struct vcpu *c, uint32_t arg)
+{
+	if (!bt_fast_iret(c))
+		return co_light(c, arg);
+	return may_go(c) ? BT_GO_JUMP : BT_GO_OUT;
+}
+
 static int co_access(struct vcpu *c, uint32_t arg)
 {
 	c->bt->st.callouts[CO_ACCESS]++;
@@ -127,5 +158,8 @@ void bt_callouts_init(struct bt *bt)
 	t[CO_DEVICE] = (uint64_t)(uintptr_t)co_device;
 	t[CO_ACCESS] = (uint64_t)(uintptr_t)co_access;
 	t[CO_LIGHT] = (uint64_t)(uintptr_t)co_light;
+	t[CO_SEG_LOAD] = (uint64_t)(uintptr_t)co_seg_load;
+	t[CO_INT] = (uint64_t)(uintptr_t)co_int;
+	t[CO_IRET] = (uint64_t)(uintptr_t)co_iret;
 	t[CO_STI] = (uint64_t)(uintptr_t)co_sti;
 }

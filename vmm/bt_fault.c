@@ -176,9 +176,15 @@ bool bt_fault(struct bt *bt)
 	if (c->hot.fault_trap == FAULT_KICK) {
 		precise(bt, &s, false);
 		c->rep_mid = true;
+		c->shadow = !!(s.side->flags & SIDE_SHADOW);
 	} else if (c->hot.fault_trap == TRAP_PF) {
 		again = page_fault(bt, &s);
-		if (again && s.side->esp_delta == 0) {
+		if (again && s.side->flags & SIDE_SHADOW) {
+			/* The run loop would look for interrupts first. */
+			precise(bt, &s, false);
+			c->shadow = 1;
+			again = false;
+		} else if (again && s.side->esp_delta == 0) {
 			c->eip = s.eip;
 			c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + s.b->host + s.side->host);
 		} else if (again) {

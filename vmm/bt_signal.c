@@ -95,7 +95,8 @@ static void kick_block(struct bt *bt, greg_t *g)
 	if (cache_table_jump_undo(&bt->k, pc, &r9))
 		g[REG_R9] = (greg_t)r9;
 	uint64_t sp = (uint64_t)g[REG_RSP];
-	if (bt->cur && sp <= bt->cur->top && sp >= (uint64_t)(uintptr_t)bt->cur->stack)
+	const struct space *cur = c->hot.cur;
+	if (cur && sp <= cur->top && sp >= (uint64_t)(uintptr_t)cur->stack)
 		*(uint64_t *)(uintptr_t)sp = bt->k.ret_leave;
 }
 
@@ -121,6 +122,10 @@ static void on_kick(int sig, siginfo_t *si, void *ctx)
 		g[REG_RIP] = (greg_t)(uintptr_t)bt_tail_on_start;
 	else if (within(pc, bt_tail_jump_start, bt_tail_jump_end))
 		g[REG_RIP] = (greg_t)(uintptr_t)bt_tail_jump_start;
+	else if (within(pc, bt_tail_seg_start, bt_tail_seg_end))
+		g[REG_RIP] = (greg_t)(uintptr_t)bt_tail_seg_start;
+	else if (within(pc, bt_tail_switch_start, bt_tail_switch_end))
+		g[REG_RIP] = (greg_t)(uintptr_t)bt_tail_switch_start;
 	errno = saved;
 }
 

@@ -219,6 +219,9 @@ void interp_flush(struct vcpu *c);
 
 /* Segment and control-register semantics shared with the translator's callouts. All return 0 or -1 with c->exc. */
 int seg_load(struct vcpu *c, unsigned sreg, uint16_t sel); /* MOV/POP to ES SS DS FS GS, any mode */
+/* What a load of a GDT selector in protected mode would give, at the present CPL, if it raised and wrote nothing: its
+ * descriptor's eight bytes and the register. False otherwise. */
+bool seg_load_foresee(struct vcpu *c, unsigned sreg, uint16_t sel, uint64_t *raw, struct seg *s);
 int cr_write(struct vcpu *c, unsigned n, uint32_t value);
 uint32_t cr_read(struct vcpu *c, unsigned n);
 int cpu_int(struct vcpu *c, uint8_t vector, uint32_t next_eip); /* INT n / INT3 / INTO software interrupt */

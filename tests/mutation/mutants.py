@@ -5,7 +5,7 @@ the entry is brought up to date. The tests are regular expressions for ctest; wh
 """
 
 MUTANTS = [
-    ("flags-at-callout", "OF is lost when translated code is left", "translator/entry.S",
+    ("flags-at-callout", "OF is lost when translated code is left", "translator/border.h",
      "\tandl\t$0x8d5, %eax\n\tmovl\t%eax, V_FLAGS(%r15)", "\tandl\t$0x0d5, %eax\n\tmovl\t%eax, V_FLAGS(%r15)", "guest.flags|fuzz.corpus"),
     ("missing-rex", "guest esp without its REX bit: the host's rsp", "translator/tr.h",
      "return guest == ESP ? GUEST_ESP : guest;", "return guest;", "guest.branches|fuzz.corpus"),
@@ -49,8 +49,8 @@ MUTANTS = [
      "if (e->cross || ends)", "if (ends)", "unit.cache|guest.tlb|smc.guest.bt"),
     ("segment-limit", "the last byte of an access may lie behind the limit", "vmm/interp/segment.c",
      "return last >= off && last <= s->limit;", "return last >= off && off <= s->limit;", "unit.interp|guest.segments"),
-    ("poison-lost", "segments with a limit are used as if they had none", "vmm/bt.c",
-     "easy ? 0 : 1ull << 32;", "easy ? 0 : 0;", "guest.segments|fuzz.corpus"),
+    ("poison-lost", "segments with a limit are used as if they had none", "vmm/bt.h",
+     "(SEG_P | SEG_S | SEG_RW) ? 0 : 1ull << 32;", "(SEG_P | SEG_S | SEG_RW) ? 0 : 0;", "guest.segments|fuzz.corpus"),
     ("interrupt-shadow", "an interrupt comes right behind STI", "vmm/interp/interp.c",
      "\tc->shadow = 2;\n", "\tc->shadow = stack_segment ? 2 : 0;\n", "unit.interp|guest.shadow"),
     ("shadow-after-callout", "the same where translated STI finds a request", "vmm/bt_callout.c",

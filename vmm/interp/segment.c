@@ -146,47 +146,67 @@ struct seg seg_real(const struct seg *old, uint16_t sel)
 	};
 }
 
-static int load_ss(struct vcpu *c, uint16_t sel)
+/* The descriptor that a load of SS, or of another segment register, takes from the tables; sel is not null.
+ */
+static int find_stack(struct vcpu *c, uint16_t sel, struct desc *d)
 {
-	struct desc d;
-
-	if (!(sel & 0xfffcu))
-		return cpu_raise_error(c, VEC_GP, 0);
-	if (desc_read(c, sel, VEC_GP, 0, &d))
+	if (desc_read(c, sel, VEC_GP, 0, d))
 		return -1;
-	if ((sel & 3u) != c->cpl || !desc_is_writable_data(&d) || desc_dpl(&d) != c->cpl)
+	if ((sel & 3u) != c->cpl || !desc_is_writable_data(d) || desc_dpl(d) != c->cpl)
 		return cpu_raise_error(c, VEC_GP, sel_error(sel, 0));
-	if (!desc_present(&d))
+	if (!desc_present(d))
 		return cpu_raise_error(c, VEC_SS, sel_error(sel, 0));
-	if (desc_mark_accessed(c, &d))
-		return -1;
-	c->seg[SS] = desc_to_seg(&d, sel);
 	return 0;
 }
 
-static int load_data(struct vcpu *c, unsigned sreg, uint16_t sel)
+static int find_data(struct vcpu *c, uint16_t sel, struct desc *d)
 {
-	struct desc d;
 	uint16_t attr;
 
-	if (!(sel & 0xfffcu)) {
-		c->seg[sreg] = (struct seg){.sel = sel};
-		return 0;
-	}
-	if (desc_read(c, sel, VEC_GP, 0, &d))
+	if (desc_read(c, sel, VEC_GP, 0, d))
 		return -1;
-	attr = desc_attr(&d);
+	attr = desc_attr(d);
 	if (!(attr & SEG_S) || ((attr & SEG_CODE) && !(attr & SEG_RW)))
 		return cpu_raise_error(c, VEC_GP, sel_error(sel, 0));
 	if ((attr & (SEG_CODE | SEG_DC)) != (SEG_CODE | SEG_DC) &&
-	    ((sel & 3u) > desc_dpl(&d) || c->cpl > desc_dpl(&d)))
+	    ((sel & 3u) > desc_dpl(d) || c->cpl > desc_dpl(d)))
 		return cpu_raise_error(c, VEC_GP, sel_error(sel, 0));
-	if (!desc_present(&d))
+	if (!desc_present(d))
 		return cpu_raise_error(c, VEC_NP, sel_error(sel, 0));
-	if (desc_mark_accessed(c, &d))
+	return 0;
+}
+
+static int load_protected(struct vcpu *c, unsigned sreg, uint16_t sel)
+{
+	struct desc d;
+
+	if (!(sel & 0xfffcu)) {
+		if (sreg == SS)
+			return cpu_raise_error(c, VEC_GP, 0);
+		c->seg[sreg] = (struct seg){.sel = sel};
+		return 0;
+	}
+	if ((sreg == SS ? find_stack(c, sel, &d) : find_data(c, sel, &d)) || desc_mark_accessed(c, &d))
 		return -1;
 	c->seg[sreg] = desc_to_seg(&d, sel);
 	return 0;
+}
+
+bool seg_load_foresee(struct vcpu *c, unsigned sreg, uint16_t sel, uint64_t *raw, struct seg *s)
+{
+	const struct exception saved = c->exc;
+	struct desc d;
+	int r;
+
+	if (!(sel & 0xfffcu) || sel & 4)
+		return false;
+	r = sreg == SS ? find_stack(c, sel, &d) : find_data(c, sel, &d);
+	c->exc = saved;
+	if (r || !(d.hi & 0x100u))
+		return false;
+	*raw = (uint64_t)d.hi << 32 | d.lo;
+	*s = desc_to_seg(&d, sel);
+	return true;
 }
 
 int seg_load(struct vcpu *c, unsigned sreg, uint16_t sel)
@@ -199,7 +219,7 @@ int seg_load(struct vcpu *c, unsigned sreg, uint16_t sel)
 		c->seg[sreg] = seg_v86(sel);
 		return 0;
 	}
-	return sreg == SS ? load_ss(c, sel) : load_data(c, sreg, sel);
+	return load_protected(c, sreg, sel);
 }
 
 void seg_commit_cs(struct vcpu *c, const struct desc *d, uint16_t sel, unsigned cpl)

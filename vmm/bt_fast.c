@@ -1,0 +1,225 @@
+/* bt_fast.c - INT n and IRET of flat kernels without the interpreter, and what translated code is to know
+ *about selectors.
+ *
+ * Both ways of a 32-bit kernel whose segments are flat: an interrupt or trap gate to CPL 0, and a return to
+ *CPL 0 or 3. A descriptor counts only if it is the one that such a kernel has, all its bits but those that
+ *say nothing. All memory is reached through hits in the software TLB, which is what the interpreter would
+ *use: nothing can fault, no store meets a trace. In every other case nothing has changed, and the interpreter
+ *does it.
+ *
+ *	if (bt_fast_int(c, vector, next_eip)) ...	c->eip, CPL, segments, stack, flags and space are the
+ *handler's
+ */
+#include "vmm/bt.h"
+
+#include <string.h>
+
+/* The upper halves of descriptors with base 0 and limit 4 GiB - 1, 32-bit, present and accessed, at DPL 0;
+ * the lower halves are the same (SDM vol. 3A 3.4.5). */
+#define FLAT_LOW    0x0000ffffu
+#define FLAT_DATA   0x00cf9300u /* writable, expand-up */
+#define FLAT_CODE   0x00cf9900u /* not conforming; readable or not */
+#define DESC_DPL(n) ((uint32_t)(n) << 13)
+#define DESC_READ   0x00000200u
+#define DESC_AVL    0x00100000u
+
+/* Present gates to 32-bit code: interrupt and trap gates, which this bit tells apart (SDM vol. 3A 6.11). */
+#define GATE_MASK 0x00009e00u
+#define GATE_32	  0x00008e00u
+#define GATE_TRAP 0x00000100u
+
+/* ------------------------------------------------------------------ memory, as a supervisor sees it */
+
+static const struct tlb_entry *tlb_of(const struct vcpu *c, uint32_t lin)
+{
+	return &((const struct soft_tlb *)(const void *)c->mem)->e[0][(lin >> PAGE_SHIFT) % TLB_SIZE];
+}
+
+static bool within_page(uint32_t lin, unsigned len)
+{
+	return (lin & ~PAGE_MASK) <= PAGE_SIZE - len;
+}
+
+static const void *readable(const struct vcpu *c, uint32_t lin, unsigned len)
+{
+	const struct tlb_entry *t = tlb_of(c, lin);
+
+	return t->rtag == ((lin & PAGE_MASK) | 1u) && within_page(lin, len) ? (const void *)(t->add + lin)
+									    : NULL;
+}
+
+/* Stores are logged only while the interpreter is on trial, so that ltag is as good. */
+static void *writable(const struct vcpu *c, uint32_t lin, unsigned len)
+{
+	const struct tlb_entry *t = tlb_of(c, lin);
+
+	return (t->wtag | t->ltag) == ((lin & PAGE_MASK) | 1u) && within_page(lin, len)
+		       ? (void *)(t->add + lin)
+		       : NULL;
+}
+
+static bool read_pair(const struct vcpu *c, uint32_t lin, uint32_t v[2])
+{
+	const void *p = readable(c, lin, 8);
+
+	if (p)
+		memcpy(v, p, 8);
+	return p;
+}
+
+/* ------------------------------------------------------------------ descriptors */
+
+/* The flat segment of this kind that sel names in the GDT. */
+static bool flat_segment(const struct vcpu *c, uint16_t sel, uint32_t high, uint32_t ignore, struct seg *s)
+{
+	uint32_t d[2];
+
+	if (!(sel & 0xfffcu) || sel & 4 || (sel | 7u) > c->gdtr.limit ||
+	    !read_pair(c, c->gdtr.base + (sel & 0xfff8u), d))
+		return false;
+	*s = (struct seg){.sel = sel, .attr = (uint16_t)(d[1] >> 8 & 0xf0ffu), .limit = 0xffffffffu};
+	return d[0] == FLAT_LOW && (d[1] & ~(ignore | DESC_AVL)) == high;
+}
+
+static bool flat_code(const struct vcpu *c, uint16_t sel, unsigned dpl, struct seg *s)
+{
+	return flat_segment(c, sel, FLAT_CODE | DESC_DPL(dpl), DESC_READ, s);
+}
+
+static bool flat_stack(const struct vcpu *c, uint16_t sel, unsigned dpl, struct seg *s)
+{
+	return (sel & 3u) == dpl && flat_segment(c, sel, FLAT_DATA | DESC_DPL(dpl), 0, s);
+}
+
+static bool stack_flat(const struct vcpu *c)
+{
+	return !(c->hot.cur->mode & MODE_NF_SS);
+}
+
+void bt_seg_learn(struct vcpu *c, uint32_t arg)
+{
+	const unsigned s = arg >> CO_ARG_SEG_SHIFT & 7;
+	const uint16_t sel = c->seg[s].sel;
+	struct seg_known *k = &c->hot.segs_known[sel / 8 % CPU_SEGS_KNOWN];
+	struct seg_known n = {.key = sel | (arg & CO_ARG_KEY)};
+
+	if (!!(arg & CO_ARG_USER) != (c->cpl == 3) || !translate_possible(c) ||
+	    !seg_load_foresee(c, s, sel, &n.raw, &n.seg) || (arg & CO_ARG_FLAT && !cpu_seg_flat_data(&n.seg)))
+		return;
+	n.poison = bt_seg_poison(&n.seg);
+	*k = n;
+}
+
+/* ------------------------------------------------------------------ INT n */
+
+struct entry {
+	struct seg cs, ss;
+	uint32_t *frame; /* the bottom of what is pushed, in host memory */
+	uint32_t esp;	 /* the same in the guest's */
+};
+
+/* The stack for CPL 0 that the TSS names, with room for five words. */
+static bool inner_stack(const struct vcpu *c, struct entry *e)
+{
+	uint32_t v[2]; /* ESP0, SS0 */
+
+	if (!(c->tr.attr & SEG_P) || !(c->tr.attr & 8) || c->tr.limit < 9 ||
+	    !read_pair(c, c->tr.base + 4, v) || !flat_stack(c, (uint16_t)v[1], 0, &e->ss))
+		return false;
+	e->esp = v[0] - 20;
+	e->frame = writable(c, e->esp, 20);
+	if (!e->frame)
+		return false;
+	e->frame[3] = c->gpr[ESP];
+	e->frame[4] = c->seg[SS].sel;
+	return true;
+}
+
+bool bt_fast_int(struct vcpu *c, uint8_t vector, uint32_t next_eip)
+{
+	const bool inner = c->cpl == 3;
+	struct entry e;
+	uint32_t gate[2];
+
+	if (log_on(LOG_INT) || !stack_flat(c) || vector * 8u + 7 > c->idtr.limit ||
+	    !read_pair(c, c->idtr.base + vector * 8u, gate) || (gate[1] & GATE_MASK) != GATE_32 ||
+	    (gate[1] >> 13 & 3) < c->cpl || !flat_code(c, (uint16_t)(gate[0] >> 16), 0, &e.cs))
+		return false;
+	if (inner) {
+		if (!inner_stack(c, &e))
+			return false;
+		c->seg[SS] = e.ss;
+	} else {
+		e.esp = c->gpr[ESP] - 12;
+		e.frame = writable(c, e.esp, 12);
+		if (!e.frame)
+			return false;
+	}
+	e.frame[0] = next_eip;
+	e.frame[1] = c->seg[CS].sel;
+	e.frame[2] = cpu_eflags(c);
+	e.cs.sel &= 0xfffcu;
+	c->seg[CS] = e.cs;
+	c->cpl = 0;
+	c->gpr[ESP] = e.esp;
+	c->eip = (gate[0] & 0xffffu) | (gate[1] & 0xffff0000u);
+	c->sysflags &= ~(FL_TF | FL_NT | FL_RF | FL_VM);
+	if (!(gate[1] & GATE_TRAP))
+		c->iflag = 0;
+	if (inner)
+		bt_sync_cpl(c->bt);
+	return true;
+}
+
+/* ------------------------------------------------------------------ IRET */
+
+/* A return to CPL 3 makes null what only an inner level may use. */
+static bool drops_segments(const struct vcpu *c)
+{
+	static const uint8_t data[] = {ES, DS, FS, GS};
+
+	for (unsigned i = 0; i < sizeof data; i++) {
+		const uint16_t attr = c->seg[data[i]].attr;
+		if (attr & SEG_P && SEG_DPL_OF(attr) < 3 &&
+		    (attr & (SEG_CODE | SEG_DC)) != (SEG_CODE | SEG_DC))
+			return true;
+	}
+	return false;
+}
+
+bool bt_fast_iret(struct vcpu *c)
+{
+	const uint32_t system = FL_IOPL | FL_NT | FL_AC | FL_VIF | FL_VIP | FL_ID, esp = c->gpr[ESP];
+	struct seg cs, ss;
+
+	if (c->cpl != 0 || c->nmi_blocked || c->sysflags & FL_NT || !stack_flat(c))
+		return false;
+	const uint32_t *f = readable(c, esp, 12);
+	if (!f || f[2] & (FL_VM | FL_RF | FL_TF))
+		return false;
+	const unsigned cpl = f[1] & 3u;
+	const uint32_t flags = f[2];
+	if (!flat_code(c, (uint16_t)f[1], cpl, &cs))
+		return false;
+	if (cpl == 3) {
+		if (!within_page(esp, 20) || !flat_stack(c, (uint16_t)f[4], 3, &ss) || drops_segments(c) ||
+		    (flags & FL_AC && c->cr0 & CR0_AM))
+			return false;
+		c->seg[SS] = ss;
+		c->gpr[ESP] = f[3];
+	} else if (cpl == 0) {
+		c->gpr[ESP] = esp + 12;
+	} else {
+		return false;
+	}
+	c->eip = f[0];
+	c->seg[CS] = cs;
+	c->cpl = cpl;
+	c->flags = flags & FL_ARITH;
+	c->df = flags & FL_DF;
+	c->iflag = flags & FL_IF;
+	c->sysflags = flags & system;
+	if (cpl == 3)
+		bt_sync_cpl(c->bt);
+	return true;
+}
