@@ -31,8 +31,16 @@ static void *second_view(void *rw, size_t size)
 	return mremap(rw, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, low);
 }
 
-int cache_init(struct cache *k, uint32_t size, uint64_t ret_miss, uint64_t ret_leave, char *err,
-	       size_t errlen)
+/* jmp [r15+go_miss] */
+static void put_miss_stub(struct cache *k)
+{
+	const uint32_t field = offsetof(struct vcpu, hot.go_miss);
+
+	memcpy(k->rw + CACHE_MISS_STUB, (const uint8_t[]){0x41, 0xff, 0xa7}, 3);
+	memcpy(k->rw + CACHE_MISS_STUB + 3, &field, 4);
+}
+
+int cache_init(struct cache *k, uint32_t size, char *err, size_t errlen)
 {
 	memset(k, 0, sizeof *k);
 	k->size = size;
@@ -45,20 +53,21 @@ int cache_init(struct cache *k, uint32_t size, uint64_t ret_miss, uint64_t ret_l
 	k->rx = rx;
 	k->max_blocks = size / 192;
 	k->max_sides = size / 24;
+	k->max_entries = k->max_blocks / 2;
 	k->max_exits = size / 96;
 	const int anon = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 	k->blocks = map_or_null(k->max_blocks * sizeof *k->blocks, PROT_READ | PROT_WRITE, anon, -1);
+	k->entries = map_or_null(k->max_entries * sizeof *k->entries, PROT_READ | PROT_WRITE, anon, -1);
 	k->sides = map_or_null(k->max_sides * sizeof *k->sides, PROT_READ | PROT_WRITE, anon, -1);
 	k->exits = map_or_null(k->max_exits * sizeof *k->exits, PROT_READ | PROT_WRITE, anon, -1);
 	k->hash = map_or_null(HASH_SIZE * sizeof *k->hash, PROT_READ | PROT_WRITE, anon, -1);
 	k->pages = map_or_null(PAGES_SIZE * sizeof *k->pages, PROT_READ | PROT_WRITE, anon, -1);
+	k->rets = map_or_null(RETS_SIZE * sizeof *k->rets, PROT_READ | PROT_WRITE, anon, -1);
 	k->spaces = map_or_null(MAX_SPACES * sizeof *k->spaces, PROT_READ | PROT_WRITE, anon, -1);
 	k->slot_logs = map_or_null(LOGS_BYTES, PROT_READ | PROT_WRITE, anon, -1);
-	if (!k->rw || !k->rx || !k->blocks || !k->sides || !k->exits || !k->hash || !k->pages || !k->spaces ||
-	    !k->slot_logs)
+	if (!k->rw || !k->rx || !k->blocks || !k->entries || !k->sides || !k->exits || !k->hash ||
+	    !k->pages || !k->rets || !k->spaces || !k->slot_logs)
 		goto fail;
-	k->ret_miss = ret_miss;
-	k->ret_leave = ret_leave;
 	if (space_init_tables(k) < 0) {
 		snprintf(err, errlen,
 			 "cannot map %llu GiB of address space for branch tables: %s (ulimit -v, "
@@ -66,7 +75,7 @@ int cache_init(struct cache *k, uint32_t size, uint64_t ret_miss, uint64_t ret_l
 			 (unsigned long long)(SPACES_MIN * TABLE_BYTES >> 30), strerror(errno));
 		return -1;
 	}
-	cache_put_miss_jump(k, CACHE_MISS_STUB);
+	put_miss_stub(k);
 	k->hot = ARENA_FIRST;
 	k->cold = size;
 	return 0;
@@ -81,10 +90,12 @@ void cache_destroy(struct cache *k)
 	munmap(k->rw, k->size);
 	munmap(k->rx, k->size);
 	munmap(k->blocks, k->max_blocks * sizeof *k->blocks);
+	munmap(k->entries, k->max_entries * sizeof *k->entries);
 	munmap(k->sides, k->max_sides * sizeof *k->sides);
 	munmap(k->exits, k->max_exits * sizeof *k->exits);
 	munmap(k->hash, HASH_SIZE * sizeof *k->hash);
 	munmap(k->pages, PAGES_SIZE * sizeof *k->pages);
+	munmap(k->rets, RETS_SIZE * sizeof *k->rets);
 	munmap(k->spaces, MAX_SPACES * sizeof *k->spaces);
 	munmap(k->slot_logs, LOGS_BYTES);
 }
@@ -95,11 +106,13 @@ void cache_flush(struct cache *k)
 	k->stats.blocks_now = 0;
 	k->nblocks = 0;
 	k->nsides = 0;
+	k->nentries = 0;
 	k->nexits = 0;
 	k->hot = ARENA_FIRST;
 	k->cold = k->size;
 	memset(k->hash, 0, HASH_SIZE * sizeof *k->hash);
 	memset(k->pages, 0, PAGES_SIZE * sizeof *k->pages);
+	memset(k->rets, 0, RETS_SIZE * sizeof *k->rets);
 	for (uint32_t i = 0; i < k->nspaces; i++)
 		if (k->spaces[i].used)
 			space_reset(k, &k->spaces[i]);

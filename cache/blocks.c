@@ -27,6 +27,69 @@ struct block *cache_lookup(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t
 	return b;
 }
 
+static struct ret_point **ret_slot(const struct cache *k, uint32_t eip)
+{
+	return &k->rets[(eip * 0x9e3779b1u) >> 18 & (RETS_SIZE - 1)];
+}
+
+struct ret_point *cache_ret_point(const struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode)
+{
+	struct ret_point *r = *ret_slot(k, eip);
+
+	while (r && (r->eip != eip || r->b->mode != mode || r->b->gpa + (eip - r->b->eip) != gpa))
+		r = r->next;
+	return r;
+}
+
+static bool no_straddler(void *opaque, const struct block *b)
+{
+	(void)opaque;
+	(void)b;
+	return false;
+}
+
+void rets_add(struct cache *k, struct block *b)
+{
+	for (unsigned i = 0; i < b->nrets; i++) {
+		struct ret_point *r = &b->rets[i], **slot = ret_slot(k, r->eip);
+		assert(r->at + CACHE_MIN_BYTES <= b->host_end);
+		r->b = b;
+		r->next = *slot;
+		*slot = r;
+		const struct block *there =
+			cache_lookup(k, b->gpa + (r->eip - b->eip), r->eip, b->mode, no_straddler, NULL);
+		if (there)
+			space_redirect(k, b->mode, r->eip, there->host, r->at);
+	}
+}
+
+void rets_remove(struct cache *k, struct block *b)
+{
+	for (unsigned i = 0; i < b->nrets; i++) {
+		struct ret_point **p = ret_slot(k, b->rets[i].eip);
+		while (*p != &b->rets[i])
+			p = &(*p)->next;
+		*p = b->rets[i].next;
+	}
+}
+
+static void hash_add(struct cache *k, struct block *b)
+{
+	struct block **slot = &k->hash[hash_of(b->gpa, b->eip, b->mode)];
+
+	b->hash_next = *slot;
+	*slot = b;
+}
+
+static void hash_remove(struct cache *k, struct block *b)
+{
+	struct block **p = &k->hash[hash_of(b->gpa, b->eip, b->mode)];
+
+	while (*p != b)
+		p = &(*p)->hash_next;
+	*p = b->hash_next;
+}
+
 struct block *cache_new(struct cache *k)
 {
 	assert(k->nblocks < k->max_blocks);
@@ -50,9 +113,7 @@ void cache_commit(struct cache *k, struct block *b)
 	k->cold = b->cold;
 	for (unsigned i = 0; i < b->nexits; i++)
 		b->exits[i].from = b;
-	uint32_t h = hash_of(b->gpa, b->eip, b->mode);
-	b->hash_next = k->hash[h];
-	k->hash[h] = b;
+	hash_add(k, b);
 	struct block **p = page_slot(k, b->gpa);
 	b->page_next[0] = *p;
 	*p = b;
@@ -62,6 +123,7 @@ void cache_commit(struct cache *k, struct block *b)
 		b->page_next[1] = *p;
 		*p = b;
 	}
+	rets_add(k, b);
 	b->valid = true;
 	k->stats.blocks_made++;
 	k->stats.blocks_now++;
@@ -88,39 +150,113 @@ static void page_unlink(struct cache *k, struct block *b, uint64_t gpa)
 }
 
 /* Makes what may still be reached in a dropped block harmless: its code stays in the arena until the next
- * flush because the return stack may hold its landing pad, and because the CPU may be in it right now. What
- * comes through tables, with the target in r8d, finds a jump to the miss handler at its start. */
+ * flush because tables may lead to it, and because the CPU may be in it right now. What comes through tables,
+ * with the target in r8d, finds jumps to the miss handler. */
 static void poison_entries(struct cache *k, struct block *b)
 {
 	assert(b->host_end - b->host >= CACHE_MIN_BYTES);
 	cache_put_miss_jump(k, b->host);
-	/* jmp rel32 to the mismatch path, which looks the address up */
-	for (unsigned i = 0; i < b->npads; i++) {
-		uint8_t p[5] = {0xe9};
-		int32_t rel = (int32_t)(b->pads[i].miss - (b->pads[i].at + 5));
-		memcpy(p + 1, &rel, 4);
-		memcpy(k->rw + b->pads[i].at, p, sizeof p);
-	}
+	for (unsigned i = 0; i < b->nrets; i++)
+		cache_put_miss_jump(k, b->rets[i].at);
+}
+
+static void drop_entry(struct cache *k, struct block *e)
+{
+	hash_remove(k, e);
+	while (e->incoming)
+		cache_unchain(k, e->incoming);
+	cache_put_miss_jump(k, e->host);
+	e->valid = false;
 }
 
 void cache_drop(struct cache *k, struct block *b)
 {
 	if (!b->valid)
 		return;
-	struct block **p = &k->hash[hash_of(b->gpa, b->eip, b->mode)];
-	while (*p != b)
-		p = &(*p)->hash_next;
-	*p = b->hash_next;
+	for (struct block *e = b->entries; e; e = e->entry_next)
+		drop_entry(k, e);
+	hash_remove(k, b);
 	page_unlink(k, b, b->gpa);
 	if (b->len2)
 		page_unlink(k, b, b->gpa2);
 	while (b->incoming)
 		cache_unchain(k, b->incoming);
 	cache_unlink_exits(k, b);
+	rets_remove(k, b);
 	poison_entries(k, b);
 	b->valid = false;
 	k->stats.blocks_dropped++;
 	k->stats.blocks_now--;
+}
+
+static bool too_close(uint32_t a, uint32_t b)
+{
+	return a != b && (a < b ? b - a : a - b) < CACHE_MIN_BYTES;
+}
+
+/* When the block is dropped, there will be a jump at each of the places where it can be entered. */
+static bool room_for_entry(const struct block *b, uint32_t at)
+{
+	bool ok = !too_close(at, b->host) && at + CACHE_MIN_BYTES <= b->host_end;
+
+	for (const struct block *e = b->entries; e && ok; e = e->entry_next)
+		ok = !too_close(at, e->host);
+	for (unsigned i = 0; i < b->nrets && ok; i++)
+		ok = !too_close(at, b->rets[i].at);
+	return ok;
+}
+
+static bool begins_part(const struct block *b, unsigned i)
+{
+	return b->side[i - 1].flags & SIDE_PART;
+}
+
+static uint32_t entry_host(const struct block *b, unsigned i)
+{
+	return b->host + b->side[i].host - (begins_part(b, i) ? b->prologue : 0);
+}
+
+/* The instruction of b at this offset from its beginning, if it can be entered there; 0 if not. */
+static unsigned entry_insn(const struct block *b, unsigned guest)
+{
+	for (unsigned i = 1; i < b->ninsn; i++)
+		if (b->side[i].guest == guest)
+			return b->side[i].esp_delta || (b->prologue && !begins_part(b, i)) ? 0 : i;
+	return 0;
+}
+
+static struct block *make_entry(struct cache *k, struct block *b, unsigned i)
+{
+	const struct side_entry *s = &b->side[i];
+	struct block *e = &k->entries[k->nentries++];
+
+	*e = (struct block){.gpa = b->gpa + s->guest,
+			    .eip = b->eip + s->guest,
+			    .mode = b->mode,
+			    .host = entry_host(b, i),
+			    .valid = true,
+			    .entry_next = b->entries};
+	b->entries = e;
+	hash_add(k, e);
+	k->stats.entries_made++;
+	return e;
+}
+
+struct block *cache_enter(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode)
+{
+	struct block **slot = page_slot(k, gpa);
+
+	if (k->nentries == k->max_entries)
+		return NULL;
+	for (struct block *b = *slot; b; b = *page_link(k, b, slot)) {
+		const uint32_t guest = eip - b->eip;
+		if (guest - 1 >= b->len - 1u || b->gpa + guest != gpa || b->mode != mode || b->len2)
+			continue;
+		unsigned i = entry_insn(b, guest);
+		if (i && room_for_entry(b, entry_host(b, i)))
+			return make_entry(k, b, i);
+	}
+	return NULL;
 }
 
 static bool touches(const struct block *b, uint64_t gpa, unsigned len)

@@ -7,8 +7,9 @@
  *
  * A *block* is a translation of a run of guest instructions, keyed by (guest-physical address, linear EIP,
  * mode). An *exit* is a patchable branch out of a block: it leads to its cold stub, or, chained, straight to
- * the body of the target block. A *space* is what translated code needs to run in one (window, mode): an
- * indirect-branch table (r14) and a return-prediction stack (rsp).
+ * the body of the target block. An *entry* is a block that has no code of its own: it begins in the middle of
+ * another and goes when that goes. A *space* is what translated code needs to run in one (window, mode): an
+ * indirect-branch table (r14). A *return point* is where a call's return arrives.
  *
  * Ownership: one struct cache, used by the vCPU thread only; cache_unlink_at and cache_find_pc may also be
  * called in a signal handler of that thread that interrupted translated code (never one that interrupted this
@@ -26,11 +27,12 @@
 
 #define CACHE_MISS_STUB	 0u /* arena offset of a jump to the miss handler; what an empty table slot names */
 #define CACHE_PAGE_LISTS 16384u /* pages whose numbers are equal modulo this share a list */
-#define CACHE_MIN_BYTES	 7u /* of a block's hot code: dropped blocks begin with a jump to the miss handler */
-#define CACHE_SLOT_LOG	 4096u
-#define CACHE_MAX_EXITS	 8
-#define CACHE_MAX_PADS	 4
-#define CACHE_MAX_INSNS	 32
+#define CACHE_MIN_BYTES                                                                                      \
+	5u /* of a block's hot code and behind return points: dropped, a jump to the miss stub */
+#define CACHE_SLOT_LOG	4096u
+#define CACHE_MAX_EXITS 8
+#define CACHE_MAX_CALLS 4
+#define CACHE_MAX_INSNS 32
 
 enum exit_kind {
 	EXIT_JMP, /* jmp rel32, or the rel32 of a jcc */
@@ -60,14 +62,17 @@ struct side_entry {
 	uint8_t rep;	  /* SIDE_REP: offset of the string instruction itself from host */
 };
 #define SIDE_RETELL 0x2 /* of a page fault only the interpreter knows which address it reports */
-#define SIDE_BRANCH 0x4 /* a branch behind which the block goes on */
+#define SIDE_PART   0x4 /* a part ends here: before a call, or behind a branch */
 #define SIDE_SHADOW 0x8 /* behind STI or a load of SS: no interrupt is taken before it */
 #define SIDE_REP    0x1 /* a rep string instruction: rsi, rdi, rcx hold partial progress */
 
-/* Where a callee's host return arrives. Arena offsets. */
-struct pad {
-	uint32_t at;   /* the check of the return address */
-	uint32_t miss; /* where it leads on a mismatch */
+/* Behind a call: where the host's return predictor expects the callee to come back to, and so where table
+ * slots of the return address lead. */
+struct ret_point {
+	struct block *b;
+	struct ret_point *next; /* in cache.rets */
+	uint32_t eip;
+	uint32_t at; /* arena offset */
 };
 
 struct block {
@@ -84,14 +89,17 @@ struct block {
 	uint8_t ninsn;
 	uint8_t nexits;
 	bool valid;
-	bool fpu; /* some instruction may use x87, MMX or SSE state */
-	uint8_t npads;
-	struct pad pads[CACHE_MAX_PADS];
+	bool fpu;	  /* some instruction may use x87, MMX or SSE state */
+	uint8_t prologue; /* bytes of hot code at the beginning of each part, before its first instruction */
+	uint8_t nrets;
+	struct ret_point rets[CACHE_MAX_CALLS];
 	struct exit_link *exits; /* nexits of them, consecutive in cache.exits */
 	struct exit_link *incoming;
 	struct side_entry *side; /* ninsn rows */
 	struct block *hash_next;
 	struct block *page_next[2]; /* lists of the one or two guest-physical pages */
+	struct block *entries;	    /* the entries made in it */
+	struct block *entry_next;
 };
 
 struct space {
@@ -101,15 +109,12 @@ struct space {
 	uint32_t *table; /* an arena offset for each EIP, 0 (CACHE_MISS_STUB) if not known */
 	uint32_t *log;	 /* the EIPs whose slots were set, for emptying the table; CACHE_SLOT_LOG of them */
 	uint32_t logged; /* more than CACHE_SLOT_LOG: it did not hold all */
-	uint8_t *stack;	 /* base of the return stack, above a guard page */
-	uint64_t top;	 /* rsp when empty: points at the miss entry */
-	uint64_t ret_sp; /* while not current */
 	uint64_t last_used;
 };
 
 struct cache_stats {
-	uint64_t blocks_made, blocks_dropped, chains, unchains, flushes, table_fills, spaces_made,
-		spaces_reset;
+	uint64_t blocks_made, entries_made, blocks_dropped, chains, unchains, flushes, table_fills,
+		spaces_made, spaces_reset;
 	uint64_t guest_insns, guest_bytes, host_bytes, cold_bytes, ident_insns;
 	uint32_t blocks_now;
 };
@@ -123,23 +128,24 @@ struct cache {
 	uint32_t nsides, max_sides;
 	struct exit_link *exits;
 	uint32_t nexits, max_exits;
+	struct block *entries;
+	uint32_t nentries, max_entries;
 	struct block **hash;
-	struct block **pages; /* hash of guest-physical page -> list; see page_slot() */
+	struct block **pages;	 /* hash of guest-physical page -> list; see page_slot() */
+	struct ret_point **rets; /* hash of the return address */
 	struct space *spaces;
 	uint32_t *slot_logs; /* CACHE_SLOT_LOG for each space */
 	uint32_t nspaces;
 	uint64_t clock;
-	uint32_t *empty_table;	      /* r14 after a kick: all slots lead to the miss handler */
-	uint64_t ret_miss, ret_leave; /* host addresses of entry.S */
+	uint32_t *empty_table; /* r14 after a kick: all slots lead to the miss handler */
+	uint8_t *stack;	       /* the return stack, above a guard page and below one */
 	struct cache_stats stats;
 };
 
-/* size in bytes. ret_miss, ret_leave: host addresses that the end of the return stack leads to, ordinarily
- * and after a kick. 0, or -1 with err. */
-int cache_init(struct cache *k, uint32_t size, uint64_t ret_miss, uint64_t ret_leave, char *err,
-	       size_t errlen);
+/* size in bytes. 0, or -1 with err. */
+int cache_init(struct cache *k, uint32_t size, char *err, size_t errlen);
 void cache_destroy(struct cache *k);
-/* Drops every block, empties all tables and return stacks. */
+/* Drops every block, empties all tables. */
 void cache_flush(struct cache *k);
 
 /* ---- blocks */
@@ -147,8 +153,13 @@ void cache_flush(struct cache *k);
  * holds is returned. second is called for straddlers only. */
 struct block *cache_lookup(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode,
 			   bool (*second)(void *opaque, const struct block *b), void *opaque);
+/* The point behind a call that has been translated already, or NULL. */
+struct ret_point *cache_ret_point(const struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode);
 /* Room for a block of at most this many bytes of hot and cold code? If not the caller flushes. */
 bool cache_has_room(const struct cache *k, uint32_t bytes);
+/* For a key that cache_lookup does not find: an entry into a block that has the instruction in its middle;
+ * NULL if there is none. */
+struct block *cache_enter(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode);
 /* A fresh block, not yet visible; the translator fills it and calls cache_commit. */
 struct block *cache_new(struct cache *k);
 void cache_commit(struct cache *k, struct block *b);
@@ -176,9 +187,13 @@ void cache_exit_by_table(struct cache *k, struct exit_link *e);
  * Returns its length, at most CACHE_TABLE_JUMP. */
 #define CACHE_TABLE_JUMP 18u
 unsigned cache_table_jump(const struct cache *k, uint8_t *p, bool call);
-/* If pc, in the arena, lies between that code's load and its jump: the r9 that makes it go to the miss
- * handler. No other code that is emitted looks like it. */
-bool cache_table_jump_undo(const struct cache *k, uint64_t pc, uint64_t *r9);
+/* The same for a return: what it finds becomes the host return address, on top of the stack. At most
+ * CACHE_TABLE_RET bytes. */
+#define CACHE_TABLE_RET 20u
+unsigned cache_table_ret(const struct cache *k, uint8_t *p);
+/* If pc, in the arena, lies between such code's load and its end: makes it go to the miss handler by changing
+ * *r9 or, at a host ret, *top. No other code that is emitted looks like it. */
+void cache_table_jump_undo(const struct cache *k, uint64_t pc, uint64_t *r9, uint64_t *top);
 /* Sends all exits of b to their stubs. */
 void cache_unlink_exits(struct cache *k, struct block *b);
 /* Cuts chains into blocks at linear pages [lin, lin + pages * 4096) of supervisor code that come from other
@@ -188,14 +203,15 @@ void cache_cut_cross(struct cache *k, uint32_t lin, uint32_t pages);
 /* ---- spaces */
 /* The space of (window, mode), made or recycled as needed. Never fails. */
 struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, const struct space *keep);
+/* Lets the slot of b's EIP lead to b: to its return point, if it is one. */
 void cache_table_set(struct cache *k, struct space *s, const struct block *b);
-/* Forgets what leads through the window to these linear pages; empties its return stacks. *cur is the current
- * return stack pointer (reset when its space is among them). */
+/* Forgets what leads through the window to these linear pages. */
 void cache_space_forget(struct cache *k, uint32_t window_id, uint32_t lin, uint32_t pages);
 void cache_window_gone(struct cache *k, uint32_t window_id);
-/* Empties the return stack. */
-void cache_space_reset_stack(struct cache *k, struct space *s);
-/* The space whose guard page contains addr, or NULL. */
-struct space *cache_guard_hit(const struct cache *k, uint64_t addr);
+/* Where rsp begins: the middle of the return stack. Its contents mean nothing, so that it may be put back
+ * there whenever it has run into one of the guard pages. */
+uint64_t cache_stack_middle(const struct cache *k);
+/* addr lies in a guard page of the return stack. */
+bool cache_stack_guard(const struct cache *k, uint64_t addr);
 
 #endif

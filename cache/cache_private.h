@@ -8,6 +8,7 @@
 
 #define HASH_SIZE   65536u
 #define PAGES_SIZE  CACHE_PAGE_LISTS
+#define RETS_SIZE   16384u
 #define MAX_SPACES  192u
 #define SPACES_MIN  4u
 
@@ -18,9 +19,14 @@
 #define STACK_BYTES 32768u
 #define LOGS_BYTES  (MAX_SPACES * CACHE_SLOT_LOG * sizeof(uint32_t))
 
-/* Writes the jump to the miss handler, CACHE_MIN_BYTES long, at an arena offset. */
+/* Writes a jump to the miss handler, CACHE_MIN_BYTES long, at an arena offset; not at that of the miss stub.
+ */
 void cache_put_miss_jump(struct cache *k, uint32_t at);
+void rets_add(struct cache *k, struct block *b);
+void rets_remove(struct cache *k, struct block *b);
 int space_init_tables(struct cache *k);
+/* In all spaces of this mode: the slot of eip, if it leads to from, leads to to. */
+void space_redirect(struct cache *k, uint32_t mode, uint32_t eip, uint32_t from, uint32_t to);
 void space_destroy_all(struct cache *k);
 void space_reset(struct cache *k, struct space *s);
 

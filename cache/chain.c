@@ -43,20 +43,19 @@ void cache_exit_by_table(struct cache *k, struct exit_link *e)
 	e->by_table = true;
 }
 
-/* jmp [r15+go_miss] */
+/* jmp rel32 to the miss stub */
 void cache_put_miss_jump(struct cache *k, uint32_t at)
 {
-	const uint32_t field = offsetof(struct vcpu, hot.go_miss);
+	const uint32_t rel = CACHE_MISS_STUB - (at + 5);
 
-	memcpy(k->rw + at, (const uint8_t[]){0x41, 0xff, 0xa7}, 3);
-	memcpy(k->rw + at + 3, &field, 4);
+	k->rw[at] = 0xe9;
+	memcpy(k->rw + at + 1, &rel, 4);
 }
 
-/* mov r9d, [r14+r8*4]; lea r9, [r9+arena]; jmp or call r9 */
-unsigned cache_table_jump(const struct cache *k, uint8_t *p, bool call)
+/* mov r9d, [r14+r8*4]; lea r9, [r9+arena] */
+static uint8_t *table_load(const struct cache *k, uint8_t *p)
 {
 	const uint64_t rx = (uint64_t)(uintptr_t)k->rx;
-	const uint8_t *start = p;
 	const uint32_t low = (uint32_t)rx, field = offsetof(struct vcpu, hot.arena);
 
 	memcpy(p, (const uint8_t[]){0x47, 0x8b, 0x0c, 0x86}, 4);
@@ -64,35 +63,48 @@ unsigned cache_table_jump(const struct cache *k, uint8_t *p, bool call)
 	if (rx < 1ull << 31) { /* lea r9, [r9+disp32] */
 		memcpy(p, (const uint8_t[]){0x4d, 0x8d, 0x89}, 3);
 		memcpy(p + 3, &low, 4);
-		p += 7;
-	} else { /* mov r10, [r15+arena]; lea r9, [r9+r10] */
-		memcpy(p, (const uint8_t[]){0x4d, 0x8b, 0x97}, 3);
-		memcpy(p + 3, &field, 4);
-		memcpy(p + 7, (const uint8_t[]){0x4f, 0x8d, 0x0c, 0x11}, 4);
-		p += 11;
+		return p + 7;
 	}
+	/* mov r10, [r15+arena]; lea r9, [r9+r10] */
+	memcpy(p, (const uint8_t[]){0x4d, 0x8b, 0x97}, 3);
+	memcpy(p + 3, &field, 4);
+	memcpy(p + 7, (const uint8_t[]){0x4f, 0x8d, 0x0c, 0x11}, 4);
+	return p + 11;
+}
+
+unsigned cache_table_jump(const struct cache *k, uint8_t *start, bool call)
+{
+	uint8_t *p = table_load(k, start);
+
 	memcpy(p, (const uint8_t[]){0x41, 0xff, call ? 0xd1 : 0xe1}, 3);
 	return (unsigned)(p + 3 - start);
 }
 
-/* Between the load and the jump r9 has been chosen already: 0 leads to the miss handler, added to or by
- * itself. */
-bool cache_table_jump_undo(const struct cache *k, uint64_t pc, uint64_t *r9)
+unsigned cache_table_ret(const struct cache *k, uint8_t *start)
+{
+	uint8_t *p = table_load(k, start);
+
+	memcpy(p, (const uint8_t[]){0x4c, 0x89, 0x0c, 0x24, 0xc3}, 5); /* mov [rsp], r9; ret */
+	return (unsigned)(p + 5 - start);
+}
+
+/* What the table held is 0, which leads to the miss stub, added to or by itself. */
+void cache_table_jump_undo(const struct cache *k, uint64_t pc, uint64_t *r9, uint64_t *top)
 {
 	static const uint8_t lea_disp[] = {0x4d, 0x8d, 0x89}, mov[] = {0x4d, 0x8b, 0x97},
 			     lea_reg[] = {0x4f, 0x8d, 0x0c, 0x11}, jump[] = {0x41, 0xff, 0xe1},
-			     call[] = {0x41, 0xff, 0xd1};
+			     call[] = {0x41, 0xff, 0xd1}, put[] = {0x4c, 0x89, 0x0c, 0x24}, ret[] = {0xc3};
+	const uint64_t miss = (uint64_t)(uintptr_t)k->rx + CACHE_MISS_STUB;
 	const uint32_t field = offsetof(struct vcpu, hot.arena);
 	const uint8_t *p = (const uint8_t *)(uintptr_t)pc;
 
 	if (!memcmp(p, lea_disp, 3) || !memcmp(p, lea_reg, 4) ||
 	    (!memcmp(p, mov, 3) && !memcmp(p + 3, &field, 4))) /* other fields are loaded into r10, too */
 		*r9 = CACHE_MISS_STUB;
-	else if (!memcmp(p, jump, 3) || !memcmp(p, call, 3))
-		*r9 = (uint64_t)(uintptr_t)k->rx + CACHE_MISS_STUB;
-	else
-		return false;
-	return true;
+	else if (!memcmp(p, jump, 3) || !memcmp(p, call, 3) || !memcmp(p, put, 4))
+		*r9 = miss;
+	else if (!memcmp(p, ret, 1))
+		*top = miss;
 }
 
 void cache_unlink_exits(struct cache *k, struct block *b)
@@ -103,8 +115,8 @@ void cache_unlink_exits(struct cache *k, struct block *b)
 
 void cache_cut_cross(struct cache *k, uint32_t lin, uint32_t pages)
 {
-	for (uint32_t i = 0; i < k->nblocks; i++) {
-		struct block *b = &k->blocks[i];
+	for (uint32_t i = 0; i < k->nblocks + k->nentries; i++) {
+		struct block *b = i < k->nblocks ? &k->blocks[i] : &k->entries[i - k->nblocks];
 		bool starts = (b->eip - lin) >> PAGE_SHIFT < pages;
 		bool ends = b->len2 && (b->eip + PAGE_SIZE - lin) >> PAGE_SHIFT < pages;
 		if (!b->valid || (!starts && !ends))

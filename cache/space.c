@@ -6,9 +6,10 @@
  * Which slots were set is logged: emptying a table undoes just those and keeps its pages, since getting them
  * anew is what a table costs. Tables in which very many were set give their pages back.
  *
- * The return stack is ordinary memory that host call and ret use. Its highest entry is the ret-miss handler,
- * below its lowest page is a guard page: running over or under it resets it (vmm/bt_fault.c), which costs
- * predictions only.
+ * A guest's return looks its target up here as well, puts it on the return stack in the place of what the
+ * call pushed, and makes a host ret. So the stack's contents mean nothing, only that the host's calls and
+ * returns pair up, for its return predictor; there is one stack, and when it runs into a guard page it begins
+ * anew.
  */
 #include "cache/cache_private.h"
 
@@ -26,12 +27,6 @@ static void *map_table(int prot)
 	return t;
 }
 
-void cache_space_reset_stack(struct cache *k, struct space *s)
-{
-	*(uint64_t *)(uintptr_t)s->top = k->ret_miss;
-	s->ret_sp = s->top;
-}
-
 static void table_empty(struct space *s)
 {
 	if (s->logged > SLOTS_KEPT)
@@ -45,27 +40,18 @@ static void table_empty(struct space *s)
 void space_reset(struct cache *k, struct space *s)
 {
 	table_empty(s);
-	cache_space_reset_stack(k, s);
 	k->stats.spaces_reset++;
 }
 
-/* Table and stack of a new space. Returns false when the host has no more room. */
+/* The table of a new space. Returns false when the host has no more room. */
 static bool space_map(struct cache *k, struct space *s)
 {
 	void *t = map_table(PROT_READ | PROT_WRITE);
 	if (!t)
 		return false;
-	uint8_t *st = mmap(NULL, STACK_BYTES + 2 * PAGE_SIZE, PROT_NONE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (st == MAP_FAILED || mprotect(st + PAGE_SIZE, STACK_BYTES, PROT_READ | PROT_WRITE) < 0) {
-		munmap(t, TABLE_BYTES);
-		return false;
-	}
 	s->table = t;
 	s->log = k->slot_logs + (s - k->spaces) * CACHE_SLOT_LOG;
 	s->logged = 0;
-	s->stack = st + PAGE_SIZE;
-	s->top = (uint64_t)(uintptr_t)(s->stack + STACK_BYTES - 64);
 	return true;
 }
 
@@ -73,24 +59,27 @@ static bool space_map(struct cache *k, struct space *s)
  * so much address space does it at the start. */
 int space_init_tables(struct cache *k)
 {
+	uint8_t *stack = mmap(NULL, STACK_BYTES + 2 * PAGE_SIZE, PROT_NONE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (stack == MAP_FAILED || mprotect(stack + PAGE_SIZE, STACK_BYTES, PROT_READ | PROT_WRITE) < 0)
+		return -1;
+	k->stack = stack + PAGE_SIZE;
 	k->empty_table = map_table(PROT_READ);
 	if (!k->empty_table)
 		return -1;
-	for (; k->nspaces < SPACES_MIN; k->nspaces++) {
+	for (; k->nspaces < SPACES_MIN; k->nspaces++)
 		if (!space_map(k, &k->spaces[k->nspaces]))
 			return -1;
-		cache_space_reset_stack(k, &k->spaces[k->nspaces]);
-	}
 	return 0;
 }
 
 void space_destroy_all(struct cache *k)
 {
-	for (uint32_t i = 0; i < k->nspaces; i++) {
+	for (uint32_t i = 0; i < k->nspaces; i++)
 		munmap(k->spaces[i].table, TABLE_BYTES);
-		munmap(k->spaces[i].stack - PAGE_SIZE, STACK_BYTES + 2 * PAGE_SIZE);
-	}
 	munmap(k->empty_table, TABLE_BYTES);
+	munmap(k->stack - PAGE_SIZE, STACK_BYTES + 2 * PAGE_SIZE);
 }
 
 struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, const struct space *keep)
@@ -115,7 +104,6 @@ struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, co
 	if (!free_one && k->nspaces < MAX_SPACES && space_map(k, &k->spaces[k->nspaces])) {
 		free_one = &k->spaces[k->nspaces++];
 		k->stats.spaces_made++;
-		cache_space_reset_stack(k, free_one);
 	} else if (!free_one) {
 		assert(oldest);
 		free_one = oldest;
@@ -130,6 +118,8 @@ struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, co
 
 void cache_table_set(struct cache *k, struct space *s, const struct block *b)
 {
+	/* Return points go on to a straddler through this slot. */
+	const struct ret_point *ret = b->len2 ? NULL : cache_ret_point(k, b->gpa, b->eip, b->mode);
 	uint32_t *slot = &s->table[b->eip];
 
 	if (!*slot) {
@@ -138,8 +128,17 @@ void cache_table_set(struct cache *k, struct space *s, const struct block *b)
 		if (s->logged <= CACHE_SLOT_LOG)
 			s->logged++;
 	}
-	*slot = b->host;
+	*slot = ret ? ret->at : b->host;
 	k->stats.table_fills++;
+}
+
+void space_redirect(struct cache *k, uint32_t mode, uint32_t eip, uint32_t from, uint32_t to)
+{
+	for (uint32_t i = 0; i < k->nspaces; i++) {
+		struct space *s = &k->spaces[i];
+		if (s->used && s->mode == mode && s->table[eip] == from)
+			s->table[eip] = to;
+	}
 }
 
 /* Empties the slots of [lin, lin + bytes). */
@@ -170,7 +169,6 @@ void cache_space_forget(struct cache *k, uint32_t window_id, uint32_t lin, uint3
 		if (!s->used || s->window_id != window_id)
 			continue;
 		forget_slots(s, lin, (uint64_t)pages << PAGE_SHIFT);
-		cache_space_reset_stack(k, s);
 	}
 }
 
@@ -185,12 +183,14 @@ void cache_window_gone(struct cache *k, uint32_t window_id)
 	}
 }
 
-struct space *cache_guard_hit(const struct cache *k, uint64_t addr)
+uint64_t cache_stack_middle(const struct cache *k)
 {
-	for (uint32_t i = 0; i < k->nspaces; i++) {
-		uint64_t base = (uint64_t)(uintptr_t)k->spaces[i].stack;
-		if (addr - (base - PAGE_SIZE) < PAGE_SIZE || addr - (base + STACK_BYTES) < PAGE_SIZE)
-			return &k->spaces[i];
-	}
-	return NULL;
+	return (uint64_t)(uintptr_t)(k->stack + STACK_BYTES / 2);
+}
+
+bool cache_stack_guard(const struct cache *k, uint64_t addr)
+{
+	const uint64_t base = (uint64_t)(uintptr_t)k->stack;
+
+	return addr - (base - PAGE_SIZE) < PAGE_SIZE || addr - (base + STACK_BYTES) < PAGE_SIZE;
 }

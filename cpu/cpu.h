@@ -80,13 +80,13 @@ struct cpu_hot {
 	uint64_t user_base;   /* r13: base of the current user window */
 	uint64_t super_base;  /* base of the current supervisor window */
 	uint64_t table;	      /* r14: indirect-branch table of the current space */
-	uint64_t ret_sp;      /* rsp: return-prediction stack pointer while outside translated code */
+	uint64_t ret_sp;      /* rsp: return stack pointer while outside translated code */
 	uint64_t c_sp;	      /* the VMM's own stack while inside */
 	uint64_t resume;      /* host address at which bt_enter goes on */
 	uint64_t callout_ret; /* where the running callout was called from */
 	uint64_t arena;	      /* host address of the executable arena, to which table entries are relative */
 	uint64_t slot_bases;  /* mem_view.slot_bases */
-	struct space *cur;    /* the space that table and ret_sp belong to */
+	struct space *cur;    /* the space that table belongs to */
 	struct space *recent[2]; /* last supervisor and user space */
 	uint64_t gs_base;	 /* what the host's gs base is set to */
 	const struct mem_view *view;

@@ -44,11 +44,11 @@ struct insn {
 
 #define INSN_UNKNOWN 0xff /* as opmap: not decoded, because bytes are missing or not valid */
 
-#define INSN_LOCK  0x01
-#define INSN_REP   0x02 /* F3 */
-#define INSN_REPNE 0x04 /* F2 */
-#define INSN_66	   0x08
-#define INSN_67	   0x10
+#define INSN_LOCK    0x01
+#define INSN_REP     0x02 /* F3 */
+#define INSN_REPNE   0x04 /* F2 */
+#define INSN_66	     0x08
+#define INSN_67	     0x10
 
 enum decode_result {
 	DECODE_OK,

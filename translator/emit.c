@@ -280,8 +280,3 @@ void em_call_m(struct emitter *e, const struct host_mem *m)
 {
 	op_rm(e, false, 0xff, 2, m);
 }
-
-void em_ret(struct emitter *e)
-{
-	em8(e, 0xc3);
-}

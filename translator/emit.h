@@ -108,6 +108,5 @@ void em_fix8(struct emitter *e, uint32_t at);		      /* to here */
 void em_fix32(struct emitter *e, uint32_t at, uint32_t dest); /* dest: arena offset */
 void em_jmp_m(struct emitter *e, const struct host_mem *m);
 void em_call_m(struct emitter *e, const struct host_mem *m);
-void em_ret(struct emitter *e);
 
 #endif

@@ -2,7 +2,7 @@
  *
  * Registers while translated code runs (docs/design.md, "Registers"):
  *   rax rcx rdx rbx rbp rsi rdi   guest registers, zero-extended
- *   r12 guest esp    r13 user window    r14 indirect-branch table    r15 vcpu    rsp return-prediction stack
+ *   r12 guest esp    r13 user window    r14 indirect-branch table    r15 vcpu    rsp return stack
  *   r8-r11 scratch   RFLAGS: the guest's arithmetic flags and DF
  *
  * Nothing here is interruptible in a way that loses a kick: the parts that go back into translated code are
@@ -96,23 +96,6 @@ bt_go_miss:
 	SAVE_GUEST
 	movl	$BT_EXIT_MISS, %esi
 	jmp	bt_quick
-
-/* The return stack is empty: r8d return address. The entry popped was the last one: put rsp back on it. */
-	.globl	bt_go_ret_miss
-bt_go_ret_miss:
-	leaq	-8(%rsp), %rsp		/* the flags are the guest's: no sub */
-	jmp	bt_go_miss
-
-/* Where the top of the return stack leads after a kick. */
-	.globl	bt_go_ret_leave
-bt_go_ret_leave:
-	leaq	-8(%rsp), %rsp		/* it may have been the last entry; the run loop resets the stack */
-	movl	%r8d, V_EIP(%r15)
-	movq	%rsp, V_RET_SP(%r15)
-	SAVE_GUEST
-	movq	V_C_SP(%r15), %rsp
-	movl	$BT_EXIT_KICK, %eax
-	jmp	bt_out
 
 /* The signal handler has stored the guest's state and points rip here, r15 at the vcpu, rsp at c_sp. */
 	.globl	bt_go_fault

@@ -167,13 +167,10 @@ go_out:	movq	%rsp, V_RET_SP(%r15)
 .endm
 
 .macro SPACE_ENTER base
-	movq	V_CUR(%r15), %rax
-	movq	%rsp, SP_RET_SP(%rax)
 	movq	%rdx, V_CUR(%r15)
 	movq	SP_TABLE(%rdx), %rax
 	movq	%rax, V_TABLE(%r15)
-	movq	SP_RET_SP(%rdx), %rax
-	movq	%rax, V_RET_SP(%r15)
+	movq	%rsp, V_RET_SP(%r15)
 	movq	\base(%r15), %rax
 	movq	%rax, V_GS_BASE(%r15)
 	wrgsbase %rax

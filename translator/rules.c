@@ -650,7 +650,8 @@ static unsigned jmp_rm(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* call target   ->   mov dword gs:[r12d-4], next; lea r12d, [r12-4]; call exit(target); landing pad */
+/* call target   ->   mov dword gs:[r12d-4], next; lea r12d, [r12-4]; call exit(target)
+ * A call of the next instruction, to learn EIP, never returns: no host call. */
 static unsigned call(struct tr *t, unsigned i)
 {
 	uint32_t target = tr_next(t, i) + t->insn[i].imm;
@@ -658,18 +659,19 @@ static unsigned call(struct tr *t, unsigned i)
 
 	em_store_i32(&t->e, &m, tr_next(t, i));
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -4);
+	if (target == tr_next(t, i))
+		return 1;
 	if (target >> PAGE_SHIFT == t->b->eip >> PAGE_SHIFT || t->rq->chain_cross) {
 		tr_exit(t, em_call32(&t->e), EXIT_CALL, target);
 	} else {
 		tr_jump_table(t, &t->e, target, true);
 	}
-	tr_landing_pad(t, tr_next(t, i), i + 1 < t->n);
-	t->ended = i + 1 == t->n;
+	tr_behind_call(t, i);
 	return 1;
 }
 
 /* call [ea]   ->   mov r8d, [ea]; mov dword gs:[r12d-4], next; lea r12d, [r12-4]; mov r9d,
- * [r14+r8*4]; lea r9, [r9+arena]; call r9; pad */
+ * [r14+r8*4]; lea r9, [r9+arena]; call r9 */
 static unsigned call_rm(struct tr *t, unsigned i)
 {
 	struct host_mem m = stack_at(t, i, -4);
@@ -682,12 +684,12 @@ static unsigned call_rm(struct tr *t, unsigned i)
 	em_store_i32(&t->e, &m, tr_next(t, i));
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -4);
 	tr_jump_indirect(t, &t->e, true);
-	tr_landing_pad(t, tr_next(t, i), i + 1 < t->n);
-	t->ended = i + 1 == t->n;
+	tr_behind_call(t, i);
 	return 1;
 }
 
-/* ret n   ->   mov r8d, gs:[r12d]; lea r12d, [r12+4+n]; ret */
+/* ret n   ->   mov r8d, gs:[r12d]; lea r12d, [r12+4+n]; mov r9d, [r14+r8*4]; lea r9, [r9+arena]; mov [rsp],
+ * r9; ret */
 static unsigned ret(struct tr *t, unsigned i)
 {
 	struct host_mem m = stack_at(t, i, 0);
@@ -695,7 +697,8 @@ static unsigned ret(struct tr *t, unsigned i)
 	em_load32(&t->e, R8, &m);
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP,
 		    4 + (t->insn[i].opcode == 0xc2 ? (int32_t)(t->insn[i].imm & 0xffff) : 0));
-	em_ret(&t->e);
+	assert(t->e.p + CACHE_TABLE_RET <= t->e.limit);
+	t->e.p += cache_table_ret(t->k, t->e.p);
 	t->ended = true;
 	return 1;
 }

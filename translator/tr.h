@@ -100,8 +100,8 @@ static inline struct host_mem tr_vcpu(size_t offset)
 /* To r8d through the table; to a constant target. */
 void tr_jump_indirect(struct tr *t, struct emitter *e, bool call);
 void tr_jump_table(struct tr *t, struct emitter *e, uint32_t target, bool call);
-/* A control transfer's target in r8d has been computed; return address etc. */
-void tr_landing_pad(struct tr *t, uint32_t ret, bool more);
+/* Behind the host call of instruction i, where its return arrives. */
+void tr_behind_call(struct tr *t, unsigned i);
 
 /* ---- ident.c */
 static inline unsigned host_reg(unsigned guest)

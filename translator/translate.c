@@ -82,43 +82,26 @@ void tr_exit(struct tr *t, uint32_t patch, enum exit_kind kind, uint32_t target)
 	t->b->nexits++;
 }
 
-/* Compares r8d with imm and branches away (to miss, an arena offset) when they differ.
- *
- *   mov r9, rcx; lea ecx, [r8-imm]; jrcxz 1f; mov rcx, r9; jmp miss; 1: mov rcx, r9
- *
- * A cmp would be shorter, but not only where the flags are dead at imm: when the comparison fails, control
- * goes to another target, which may read them. */
-static void check_r8(struct tr *t, uint32_t imm, uint32_t miss)
+static bool is_call(enum insn_class cl)
 {
-	struct emitter *e = &t->e;
-
-	em_mov_rr64(e, R9, RCX);
-	em_lea32(e, RCX,
-		 &(struct host_mem){.base = R8, .index = -1, .scale = 1, .disp = (int32_t)(0u - imm)});
-	uint32_t same = em_jrcxz8(e);
-	em_mov_rr64(e, RCX, R9);
-	em_fix32(e, em_jmp32(e), miss);
-	em_fix8(e, same);
-	em_mov_rr64(e, RCX, R9);
+	return cl == CL_CALL || cl == CL_CALL_RM;
 }
 
-/* Where the callee's host ret arrives, r8d being the guest's return address. more: the block goes on there.
- */
-void tr_landing_pad(struct tr *t, uint32_t ret, bool more)
+void tr_behind_call(struct tr *t, unsigned i)
 {
-	struct emitter c = tr_cold(t, CACHE_TABLE_JUMP);
+	const uint32_t next = tr_next(t, i);
+	const bool more = i + 1 < t->n, same_page = (next ^ t->b->eip) >> PAGE_SHIFT == 0;
 
-	assert(t->b->npads < CACHE_MAX_PADS);
-	t->b->pads[t->b->npads++] = (struct pad){.at = em_off(&t->e), .miss = em_off(&c)};
-	tr_jump_indirect(t, &c, false);
-	check_r8(t, ret, t->b->pads[t->b->npads - 1].miss);
+	/* Another translation of the same call may have been first; there is only one prediction. A
+	 * straddler's key does not tell all. */
+	if (same_page && !t->b->len2 &&
+	    !cache_ret_point(t->k, t->b->gpa + (next - t->b->eip), next, t->b->mode))
+		t->b->rets[t->b->nrets++] = (struct ret_point){.eip = next, .at = em_off(&t->e)};
 	if (more)
 		return;
-	if ((ret ^ t->b->eip) >> PAGE_SHIFT && !t->rq->chain_cross) {
-		tr_jump_indirect(t, &t->e, false); /* r8d is still the target */
-	} else {
-		tr_exit(t, em_jmp32(&t->e), EXIT_JMP, ret);
-	}
+	t->ended = true;
+	if (same_page)
+		tr_exit(t, em_jmp32(&t->e), EXIT_JMP, next);
 }
 
 static bool no_straddler(void *opaque, const struct block *b)
@@ -142,10 +125,20 @@ static bool goes_on(struct tr *t, enum insn_class cl, unsigned at)
 		return false;
 	if (rq->single || at >= rq->avail || at > MAX_EXTENDED)
 		return false;
-	/* Each takes an exit, and the end takes two; each call takes a landing pad. */
-	if (t->jccs + t->calls + 2 > CACHE_MAX_EXITS || t->calls + 1 > CACHE_MAX_PADS)
+	/* Each takes an exit, and the end takes two; each call has a return point. */
+	if (t->jccs + t->calls + 2 > CACHE_MAX_EXITS || t->calls + 1 > CACHE_MAX_CALLS)
 		return false;
 	return !cache_lookup(t->k, rq->gpa + at, rq->eip + at, rq->mode, no_straddler, NULL);
+}
+
+/* The instruction at this offset is a call of which there is a translation, which can be entered there. */
+static bool calls_elsewhere(const struct tr *t, unsigned at, unsigned len)
+{
+	const struct translate_request *rq = t->rq;
+	const unsigned next = at + len;
+
+	return is_call((enum insn_class)t->class[t->n]) && next < rq->avail &&
+	       cache_ret_point(t->k, rq->gpa + next, rq->eip + next, rq->mode);
 }
 
 /* Decodes up to the end of the block. Leaves t->n instructions. */
@@ -191,6 +184,8 @@ static void decode_block(struct tr *t)
 							 ? CL_INTERP_END
 							 : CL_INTERP;
 		}
+		if (t->n && calls_elsewhere(t, at, in->len))
+			break;
 		t->b->side[t->n].guest = (uint8_t)at;
 		t->n++;
 		if (straddles && in->len > avail) {
@@ -228,13 +223,20 @@ static void find_liveness(struct tr *t)
 	}
 }
 
-/* mov r8, [insns]; lea r8, [r8+n]; mov [insns], r8: the instructions from i on, to the next branch. */
+/* Where blocks are entered in any case: behind branches, and at calls, since a call is translated once. */
+static bool part_begins(const struct tr *t, unsigned i)
+{
+	return i == 0 || is_call((enum insn_class)t->class[i]) ||
+	       class_ends_block((enum insn_class)t->class[i - 1]);
+}
+
+/* mov r8, [insns]; lea r8, [r8+n]; mov [insns], r8: the instructions of the part that begins with i. */
 static void count_insns(struct tr *t, unsigned i)
 {
 	const struct host_mem m = tr_vcpu(offsetof(struct vcpu, hot.insns));
 	int32_t n = 1;
 
-	while (i + (unsigned)n < t->n && !class_ends_block((enum insn_class)t->class[i + (unsigned)n - 1]))
+	while (i + (unsigned)n < t->n && !part_begins(t, i + (unsigned)n))
 		n++;
 	em_load64(&t->e, R8, &m);
 	em_lea64(&t->e, R8, &(struct host_mem){.base = R8, .index = -1, .scale = 1, .disp = n});
@@ -270,14 +272,15 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 	decode_block(&t);
 	find_liveness(&t);
 	for (unsigned i = 0; i < t.n;) {
-		const bool behind_branch = i && class_ends_block((enum insn_class)t.class[i - 1]);
-		if (behind_branch)
-			t.b->side[i - 1].flags |= SIDE_BRANCH;
-		if (i == 0 || behind_branch) {
+		if (part_begins(&t, i)) {
+			const uint32_t start = em_off(&t.e);
+			if (i)
+				t.b->side[i - 1].flags |= SIDE_PART;
 			if (translate_host.verify)
 				tr_callout(&t, &t.e, CO_VERIFY, tr_eip(&t, i), verify_arg(&t, i));
 			if (translate_host.count)
 				count_insns(&t, i);
+			t.b->prologue = (uint8_t)(em_off(&t.e) - start);
 		}
 		tr_side(&t, i, 0,
 			i && begins_shadow(&t.insn[i - 1], (enum insn_class)t.class[i - 1]) ? SIDE_SHADOW

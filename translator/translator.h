@@ -144,7 +144,7 @@ extern void (*translate_log_line)(const char *line);
 
 /* ------------------------------------------------------------------ entry.S */
 int bt_enter(struct vcpu *c);
-extern const char bt_go_exit[], bt_go_miss[], bt_go_ret_miss[], bt_go_ret_leave[], bt_go_fault[];
+extern const char bt_go_exit[], bt_go_miss[], bt_go_fault[];
 extern const char bt_go_callout[], bt_go_callout_light[], bt_go_callout_device[];
 extern const char bt_tail_start[], bt_tail_end[], bt_tail_on_start[], bt_tail_on_end[];
 extern const char bt_tail_jump_start[], bt_tail_jump_end[];

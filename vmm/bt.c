@@ -70,13 +70,10 @@ static __attribute__((noinline)) void change_space(struct bt *bt, uint32_t id, u
 {
 	struct vcpu *c = bt->c;
 
-	if (c->hot.cur)
-		c->hot.cur->ret_sp = c->hot.ret_sp;
 	struct space *s = c->hot.recent[user];
 	if (!space_is(s, id, mode))
 		s = cache_space(&bt->k, id, mode, c->hot.cur);
 	c->hot.recent[user] = c->hot.cur = s;
-	c->hot.ret_sp = s->ret_sp;
 	c->hot.table = (uint64_t)(uintptr_t)s->table;
 }
 
@@ -111,18 +108,9 @@ void bt_sync_cpl(struct bt *bt)
 		bt_sync_space(bt);
 		return;
 	}
-	h->cur->ret_sp = h->ret_sp;
 	h->cur = s;
-	h->ret_sp = s->ret_sp;
 	h->table = (uint64_t)(uintptr_t)s->table;
 	set_gs_base(bt, user ? h->user_base : h->super_base);
-}
-
-/* The return stacks of a space may have been emptied: take over the current one's pointer. */
-static void reload_ret_sp(struct bt *bt)
-{
-	if (bt->c->hot.cur)
-		bt->c->hot.ret_sp = bt->c->hot.cur->ret_sp;
 }
 
 /* A page without blocks loses its trace with the next store, unless it got it back several times: where code
@@ -188,21 +176,15 @@ void bt_code_unmapped(struct bt *bt, struct window *w, uint32_t lin, uint32_t pa
 	}
 	if (bt->verify)
 		verify_note(bt->verify, VERIFY_UNMAPPED, lin, 0, pages);
-	if (bt->c->hot.cur)
-		bt->c->hot.cur->ret_sp = bt->c->hot.ret_sp;
 	cache_space_forget(&bt->k, mem_window_id(w), lin, pages);
 	if (w == mem_window_super(bt->c->mem) || bt->sole_super)
 		cache_cut_cross(&bt->k, lin, pages);
-	reload_ret_sp(bt);
 	bt->gen++;
 }
 
 void bt_window_gone(struct bt *bt, struct window *w)
 {
-	if (bt->c->hot.cur)
-		bt->c->hot.cur->ret_sp = bt->c->hot.ret_sp;
 	cache_window_gone(&bt->k, mem_window_id(w));
-	reload_ret_sp(bt);
 	/* Cross-page chains are the supervisor's: they were made for what the gone window mapped. */
 	if (bt->sole_super && mem_window_is_super(w))
 		cache_cut_cross(&bt->k, 0, 1u << 20);
@@ -216,7 +198,6 @@ static void flush(struct bt *bt)
 	cache_flush(&bt->k);
 	if (bt->verify)
 		verify_note(bt->verify, VERIFY_FLUSH, 0, 0, 0);
-	reload_ret_sp(bt);
 	bt->gen++;
 	bt->st.tsc_flush += __builtin_ia32_rdtsc() - t0;
 }
@@ -339,6 +320,8 @@ struct block *bt_find_block(struct bt *bt, uint32_t eip)
 		return NULL;
 	struct block *b = cache_lookup(&bt->k, w.gpa, eip, c->hot.cur->mode, second_matches, &second);
 	if (!b)
+		b = cache_enter(&bt->k, w.gpa, eip, c->hot.cur->mode);
+	if (!b)
 		b = make_block(bt, w.gpa, eip, &second);
 	if (!b)
 		return NULL;
@@ -406,18 +389,6 @@ static void chain_to(struct bt *bt, struct exit_link *e, struct block *b)
 		cache_chain(&bt->k, e, b);
 	if (bt->verify)
 		verify_note(bt->verify, VERIFY_CHAINED, e->from->eip, e->from->gpa, b->eip);
-}
-
-/* A kick replaced the top of the return stack: put things right. */
-static void after_kick(struct bt *bt)
-{
-	struct vcpu *c = bt->c;
-	uint64_t *top = (uint64_t *)(uintptr_t)c->hot.cur->top;
-
-	if (*top == bt->k.ret_leave)
-		*top = bt->k.ret_miss;
-	else if (*(uint64_t *)(uintptr_t)c->hot.ret_sp == bt->k.ret_leave)
-		c->hot.ret_sp += 8;
 }
 
 /* An unchained exit (how is BT_EXIT_DIRECT) or a table miss (BT_EXIT_MISS), on the quick path of entry.S: the
@@ -576,11 +547,9 @@ static void execute(struct bt *bt)
 			continue;
 		case BT_EXIT_KICK:
 			bt->st.exits_kick++;
-			after_kick(bt);
 			return;
 		case BT_EXIT_MIDWAY:
 			bt->st.exits_kick++;
-			after_kick(bt);
 			if (bt->verify)
 				verify_stopped(bt->verify);
 			return;
@@ -664,15 +633,14 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 		bt->hot_eips = calloc(HOT_EIPS, sizeof *bt->hot_eips);
 	translate_host.verify = m->cfg.verify_every || m->cfg.verify_first;
 	have_fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
-	if (cache_init(&bt->k, ARENA_BYTES, (uint64_t)(uintptr_t)bt_go_ret_miss,
-		       (uint64_t)(uintptr_t)bt_go_ret_leave, err, errlen) < 0 ||
-	    mem_enable_windows(m->mem, err, errlen) < 0) {
+	if (cache_init(&bt->k, ARENA_BYTES, err, errlen) < 0 || mem_enable_windows(m->mem, err, errlen) < 0) {
 		free(bt->code_pages);
 		free(bt);
 		return NULL;
 	}
 	struct cpu_hot *h = &m->vcpu.hot;
 	h->arena = (uint64_t)(uintptr_t)bt->k.rx;
+	h->ret_sp = cache_stack_middle(&bt->k);
 	h->go_callout = (uint64_t)(uintptr_t)bt_go_callout;
 	h->go_callout_light = (uint64_t)(uintptr_t)bt_go_callout_light;
 	h->go_callout_device = (uint64_t)(uintptr_t)bt_go_callout_device;

@@ -1,10 +1,9 @@
 /* bt_signal.c - signals that arrive while translated code runs, and the kick that makes it leave.
  *
  * A kick (SIGUSR1) must make translated code come back at the next block boundary, with no cost to code that
- * is not kicked. Every way out of the block that the PC is in is cut: its chained exits are unlinked, r14 is
- * turned to an empty table (the way back from the miss handler looks at hot.kick), and the top of the return
- * stack is replaced. Code in entry.S that is on its way back into translated code looks at hot.kick and is
- * restartable (see there).
+ * is not kicked. Every way out of the block that the PC is in is cut: its chained exits are unlinked, and r14
+ * is turned to an empty table (the way back from the miss handler looks at hot.kick). Code in entry.S that is
+ * on its way back into translated code looks at hot.kick and is restartable (see there).
  *
  * Faults in translated code: the registers are stored into the vcpu and the context is edited so that
  * sigreturn arrives at bt_go_fault on the VMM's own stack, with the guest's FPU state intact in the host
@@ -61,10 +60,9 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
 	uint64_t pc = (uint64_t)g[REG_RIP], addr = (uint64_t)(uintptr_t)si->si_addr;
 
 	if (si->si_code > 0 && cache_contains(&bt->k, pc)) {
-		struct space *s = sig == SIGSEGV ? cache_guard_hit(&bt->k, addr) : NULL;
-		if (s) { /* the return stack ran over: empty it, call again */
-			*(uint64_t *)(uintptr_t)s->top = bt->k.ret_miss;
-			g[REG_RSP] = (greg_t)s->top;
+		if (sig == SIGSEGV &&
+		    cache_stack_guard(&bt->k, addr)) { /* begin anew, call or return again */
+			g[REG_RSP] = (greg_t)cache_stack_middle(&bt->k);
 			return;
 		}
 		leave_with_fault(bt->c, g, sig == SIGBUS ? 14 : (uint64_t)g[REG_TRAPNO], addr);
@@ -91,13 +89,9 @@ static void kick_block(struct bt *bt, greg_t *g)
 		cache_unlink_exits(&bt->k, b);
 	}
 	g[REG_R14] = (greg_t)(uintptr_t)bt->k.empty_table;
-	uint64_t r9;
-	if (cache_table_jump_undo(&bt->k, pc, &r9))
-		g[REG_R9] = (greg_t)r9;
-	uint64_t sp = (uint64_t)g[REG_RSP];
-	const struct space *cur = c->hot.cur;
-	if (cur && sp <= cur->top && sp >= (uint64_t)(uintptr_t)cur->stack)
-		*(uint64_t *)(uintptr_t)sp = bt->k.ret_leave;
+	uint64_t r9 = (uint64_t)g[REG_R9];
+	cache_table_jump_undo(&bt->k, pc, &r9, (uint64_t *)(uintptr_t)g[REG_RSP]);
+	g[REG_R9] = (greg_t)r9;
 }
 
 static void on_kick(int sig, siginfo_t *si, void *ctx)

@@ -319,7 +319,7 @@ static void report(struct verify *v, const char *what);
 /* The instruction behind the next branch, or the end of the block. */
 static unsigned part_end(const struct block *b, unsigned at)
 {
-	while (at + 1u < b->ninsn && !(b->side[at].flags & SIDE_BRANCH))
+	while (at + 1u < b->ninsn && !(b->side[at].flags & SIDE_PART))
 		at++;
 	return at + 1;
 }
@@ -595,7 +595,7 @@ static int verify_callout(struct vcpu *c, uint32_t arg, unsigned which)
 	} else {
 		v->st.callouts_only++;
 	}
-	if (r == BT_GO_ON && !v->failed && i + 1u < b->ninsn && !(b->side[i].flags & SIDE_BRANCH))
+	if (r == BT_GO_ON && !v->failed && i + 1u < b->ninsn && !(b->side[i].flags & SIDE_PART))
 		arm(v, b, i + 1);
 	if (fpu)
 		fpu_give(bt);
@@ -831,8 +831,9 @@ static void report(struct verify *v, const char *what)
 	X(7)                                                                                                 \
 	X(8)                                                                                                 \
 	X(9)                                                                                                 \
-	X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25)      \
-		X(26) X(27) X(28) X(29) X(30) X(31)
+	X(10)                                                                                                \
+	X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26)      \
+		X(27) X(28) X(29) X(30) X(31)
 
 #define X(n)                                                                                                 \
 	static int callout##n(struct vcpu *c, uint32_t arg)                                                  \

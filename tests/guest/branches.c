@@ -116,6 +116,54 @@ static void deep(void)
 	check("20000 calls deep", result, 19999);
 }
 
+static uint32_t run_at(uint32_t at, uint32_t arg)
+{
+	uint32_t result;
+
+	__asm__ volatile("call *%2" : "=a"(result), "+c"(arg) : "r"(at) : "edx", "memory", "cc");
+	return result;
+}
+
+/* A call whose return address is that of an instruction that goes on on the next page. */
+static void return_to_a_straddler(void)
+{
+	/* call +8; add eax, 0x01020304; ret; nops; lea eax, [ecx+1]; ret */
+	static const uint8_t code[] = {0xe8, 8, 0, 0, 0, 0x05, 4, 3, 2, 1, 0xc3, 0x90, 0x90, 0x8d, 0x41, 1, 0xc3};
+	const uint32_t at = PLAYGROUND + 0x30ffd - 5;
+	uint32_t wrong = 0;
+
+	emit(at, code, sizeof code);
+	for (uint32_t i = 0; i < 100; i++)
+		wrong += run_at(at, i) != i + 1 + 0x01020304;
+	check("returns to an instruction across a page boundary", wrong, 0);
+}
+
+/* The same call reached from its own function's beginning and from the middle of it, by turns; then the code
+ * around it changes. */
+static void entered_in_the_middle(void)
+{
+	/* 0: inc ecx; 1: inc ecx; 2: lea ecx, [ecx+5]; 5: push ecx; 6: call 16; 11: pop ecx; 12: lea eax, [eax+ecx];
+	 * 15: ret; 16: lea eax, [ecx+100]; 19: ret */
+	static const uint8_t code[] = {0x41, 0x41, 0x8d, 0x49, 5,    0x51, 0xe8, 5,    0,   0,
+				       0,    0x59, 0x8d, 0x04, 0x08, 0xc3, 0x8d, 0x41, 100, 0xc3};
+	const uint32_t at = PLAYGROUND + 0x40100;
+	uint32_t wrong = 0;
+
+	emit(at, code, sizeof code);
+	for (uint32_t i = 0; i < 64; i++) {
+		const uint32_t add = i & 32 ? 9 : 5;
+
+		if (i == 32)
+			MEM8(at + 4) = 9;
+		wrong += run_at(at, i) != 2 * (i + add + 2) + 100;
+		wrong += run_at(at + 1, i) != 2 * (i + add + 1) + 100;
+		wrong += run_at(at + 2, i) != 2 * (i + add) + 100;
+		wrong += run_at(at + 5, i) != 2 * i + 100;
+		wrong += run_at(at + 16, i) != i + 100;
+	}
+	check("a function entered at each of its instructions", wrong, 0);
+}
+
 /* fxrstor from a page that must not be written; CR0.WP is set. */
 CODE(restore, "movl $0x400000, %eax", "fxrstor (%eax)");
 
@@ -139,5 +187,7 @@ void test(void)
 	return_elsewhere();
 	switched_stacks();
 	deep();
+	return_to_a_straddler();
+	entered_in_the_middle();
 	fxrstor_reads();
 }

@@ -57,7 +57,7 @@ static int setup(void **state)
 
 	(void)state;
 	translate_init();
-	return cache_init(&k, 1 << 20, 0x2222, 0x4444, err, sizeof err);
+	return cache_init(&k, 1 << 20, err, sizeof err);
 }
 
 static int teardown(void **state)
@@ -199,7 +199,6 @@ static void tables(void **state)
 
 	(void)state;
 	assert_int_equal(s->table[0x80001234], CACHE_MISS_STUB);
-	assert_int_equal(*(uint64_t *)(uintptr_t)s->top, 0x2222);
 	cache_table_set(&k, s, b);
 	assert_int_equal(s->table[0x80001234], b->host);
 	assert_ptr_equal(cache_space(&k, 7, 0, NULL), s);
@@ -214,8 +213,8 @@ static void tables(void **state)
 	cache_window_gone(&k, 7);
 	s = cache_space(&k, 7, 0, NULL);
 	assert_int_equal(s->table[0x80001234], CACHE_MISS_STUB);
-	assert_ptr_equal(cache_guard_hit(&k, (uint64_t)(uintptr_t)s->stack - 8), s);
-	assert_null(cache_guard_hit(&k, (uint64_t)(uintptr_t)s->stack + 8));
+	assert_true(cache_stack_guard(&k, (uint64_t)(uintptr_t)k.stack - 8));
+	assert_false(cache_stack_guard(&k, cache_stack_middle(&k)));
 }
 
 /* A table in which more slots were set than its log holds is emptied all the same. */
@@ -237,6 +236,98 @@ static void tables_overflow(void **state)
 	assert_int_equal(s->table[0xfffffffe], 64);
 	cache_space_forget(&k, 7, 0xfffff000, 1);
 	assert_int_equal(s->table[0xfffffffe], CACHE_MISS_STUB);
+}
+
+static void returns(void **state)
+{
+	/* call 0x1100; mov eax, 1; ret */
+	struct block *a = make(0x1000, 0x1000, "\xe8\xfb\x00\x00\x00\xb8\x01\x00\x00\x00\xc3", 11, false);
+	struct space *s = cache_space(&k, 7, 0, NULL);
+
+	(void)state;
+	assert_int_equal(a->nrets, 1);
+	assert_ptr_equal(cache_ret_point(&k, 0x1005, 0x1005, 0), &a->rets[0]);
+	assert_null(cache_ret_point(&k, 0x1005, 0x1005, MODE_USER));
+	assert_null(cache_ret_point(&k, 0x3005, 0x1005, 0));
+	assert_null(cache_lookup(&k, 0x1005, 0x1005, 0, never, NULL));
+	struct block *e = cache_enter(&k, 0x1005, 0x1005, 0);
+	assert_non_null(e);
+	assert_ptr_equal(cache_lookup(&k, 0x1005, 0x1005, 0, never, NULL), e);
+	cache_table_set(&k, s, e);
+	assert_int_equal(s->table[0x1005], a->rets[0].at);
+	/* dropped, what the slot leads to is a jump to the miss stub */
+	const uint32_t at = s->table[0x1005];
+	cache_drop(&k, a);
+	assert_null(cache_ret_point(&k, 0x1005, 0x1005, 0));
+	assert_null(cache_lookup(&k, 0x1005, 0x1005, 0, never, NULL));
+	assert_int_equal(k.rx[at], 0xe9);
+	const struct exit_link jump = {.patch = at + 1};
+	assert_int_equal(leads_to(&jump), CACHE_MISS_STUB);
+}
+
+/* A return address that had a block before the call did: its slots follow the call. */
+static void returns_to_what_was_there(void **state)
+{
+	struct block *there = make(0x1005, 0x1005, "\xb8\x01\x00\x00\x00\xc3", 6, false);
+	struct space *s = cache_space(&k, 7, 0, NULL), *other = cache_space(&k, 7, MODE_USER, s);
+
+	(void)state;
+	cache_table_set(&k, s, there);
+	other->table[0x1005] = there->host;
+	struct block *a = make(0x1000, 0x1000, "\xe8\xfb\x00\x00\x00\xb8\x01\x00\x00\x00\xc3", 11, false);
+	assert_int_equal(a->len, 5);
+	assert_int_equal(s->table[0x1005], a->rets[0].at);
+	assert_int_equal(other->table[0x1005], there->host);
+	other->table[0x1005] = CACHE_MISS_STUB;
+}
+
+static void entries(void **state)
+{
+	/* inc eax; mov ecx, 1; mov edx, 2; push ecx; push edx; ret */
+	static const char code[] = "\x40\xb9\x01\x00\x00\x00\xba\x02\x00\x00\x00\x51\x52\xc3";
+	struct block *a = make(0x1000, 0x1000, code, 14, false);
+	struct block *j = make(0x1800, 0x1800, "\xe9\x01\xf8\xff\xff", 5, false); /* jmp 0x1006 */
+
+	(void)state;
+	assert_null(cache_enter(&k, 0x1001, 0x1001, 0)); /* no room for a jump before it */
+	assert_null(cache_enter(&k, 0x1002, 0x1002, 0)); /* no instruction begins there */
+	assert_null(cache_enter(&k, 0x100c, 0x100c, 0)); /* in a run of pushes */
+	assert_null(cache_enter(&k, 0x2006, 0x1006, 0));
+	assert_null(cache_enter(&k, 0x1006, 0x1006, MODE_USER));
+	struct block *e = cache_enter(&k, 0x1006, 0x1006, 0);
+	assert_non_null(e);
+	assert_int_equal(e->host, a->host + a->side[2].host);
+	cache_chain(&k, &j->exits[0], e);
+	assert_int_equal(leads_to(&j->exits[0]), e->host);
+	/* a store to a byte before it drops it with the rest */
+	assert_int_equal(cache_invalidate(&k, 0x1000, 1, NULL), 1);
+	assert_false(e->valid);
+	assert_int_equal(leads_to(&j->exits[0]), j->exits[0].stub);
+	assert_null(cache_lookup(&k, 0x1006, 0x1006, 0, never, NULL));
+}
+
+static void no_entries_into_straddlers(void **state)
+{
+	make(0x1ff8, 0x1ff8, "\xb8\x01\x00\x00\x00\x05\x01", 7, false);
+	(void)state;
+	assert_null(cache_enter(&k, 0x1ffd, 0x1ffd, 0));
+}
+
+/* Of a call there is one translation, which code that comes from elsewhere goes to. */
+static void calls_are_shared(void **state)
+{
+	/* mov ecx, 1; mov edx, 2; call 0x1100; ret */
+	static const char code[] =
+		"\xb9\x01\x00\x00\x00\xba\x02\x00\x00\x00\xe8\xf1\x00\x00\x00\xc3";
+	struct block *a = make(0x1000, 0x1000, code, 16, false);
+	struct block *b = make(0x1005, 0x1005, code + 5, 11, false);
+
+	(void)state;
+	assert_int_equal(a->nrets, 1);
+	assert_int_equal(b->nrets, 0);
+	assert_int_equal(b->len, 5);
+	assert_int_equal(b->exits[0].target, 0x100a);
+	assert_non_null(cache_enter(&k, 0x100a, 0x100a, 0));
 }
 
 /* More (window, mode) pairs than spaces: the least recently used one is recycled, empty. */
@@ -264,6 +355,11 @@ int main(void)
 		cmocka_unit_test_setup(address_lookup, empty),
 		cmocka_unit_test_setup(tables, empty),
 		cmocka_unit_test_setup(tables_overflow, empty),
+		cmocka_unit_test_setup(returns, empty),
+		cmocka_unit_test_setup(returns_to_what_was_there, empty),
+		cmocka_unit_test_setup(entries, empty),
+		cmocka_unit_test_setup(no_entries_into_straddlers, empty),
+		cmocka_unit_test_setup(calls_are_shared, empty),
 		cmocka_unit_test_setup(spaces_recycled, empty),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

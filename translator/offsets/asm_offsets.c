@@ -66,7 +66,6 @@ void asm_offsets(void)
 	FIELD(SP_MODE, space, mode);
 	FIELD(SP_USED, space, used);
 	FIELD(SP_TABLE, space, table);
-	FIELD(SP_RET_SP, space, ret_sp);
 	FIELD(MV_USER_ID, mem_view, user_id);
 	FIELD(MV_SUPER_ID, mem_view, super_id);
 	FIELD(MV_PENDING, mem_view, pending);
