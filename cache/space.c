@@ -1,4 +1,4 @@
-/* space.c - indirect-branch tables and return-prediction stacks, one pair for each (window, mode).
+/* space.c - indirect-branch tables, one for each (window, mode), and the return stack.
  *
  * A table has a slot for each value of EIP: the arena offset of its block. So a jump through it needs no
  * check of what it found. That is 16 GiB of address space, of which memory is behind only those pages that
