@@ -71,15 +71,6 @@ static void emit_text(struct buf *b, const char *text)
 	memcpy(emit(b, (uint32_t)n), text, n);
 }
 
-static uint8_t checksum(const uint8_t *p, uint32_t n)
-{
-	uint8_t sum = 0;
-
-	while (n--)
-		sum = (uint8_t)(sum + *p++);
-	return (uint8_t)-sum;
-}
-
 /* ------------------------------------------------------------------ AML */
 
 #define AML_NAME    0x08
@@ -335,7 +326,7 @@ static uint32_t table_end(struct buf *b, uint32_t start)
 	uint8_t *h = b->bytes + start;
 
 	put32(h + 4, b->len - start);
-	h[9] = checksum(h, b->len - start);
+	h[9] = boot_checksum(h, b->len - start);
 	return BIOS_ROM_GPA + start;
 }
 
@@ -436,15 +427,6 @@ static uint32_t write_madt(struct buf *b)
 	return table_end(b, start);
 }
 
-/* A 486 has no local APIC: no MADT then, and the 8259s serve. */
-static bool has_apic(struct machine *m)
-{
-	uint32_t leaf[4];
-
-	cpuid_query(machine_vcpu(m), 1, 0, leaf);
-	return leaf[3] >> 9 & 1;
-}
-
 uint64_t acpi_install(struct machine *m)
 {
 	struct buf b = {.len = 0};
@@ -453,7 +435,7 @@ uint64_t acpi_install(struct machine *m)
 
 	facs = write_facs(&b);
 	fadt = write_fadt(&b, facs, write_dsdt(&b));
-	if (has_apic(m))
+	if (boot_has_apic(m)) /* otherwise the 8259s serve */
 		madt = write_madt(&b);
 	rsdt = table_begin(&b, "RSDT", 1);
 	emit32(&b, fadt);
@@ -464,7 +446,7 @@ uint64_t acpi_install(struct machine *m)
 	memcpy(rsdp, "RSD PTR ", 8);
 	memcpy(rsdp + 9, "BT86  ", 6);
 	put32(rsdp + 16, rsdt);
-	rsdp[8] = checksum(rsdp, 20);
+	rsdp[8] = boot_checksum(rsdp, 20);
 	mem_phys_write(machine_mem(m), BIOS_ROM_GPA, b.bytes, b.len);
 	return BIOS_ROM_GPA;
 }

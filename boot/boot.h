@@ -1,4 +1,4 @@
-/* boot.h - getting a guest into memory: Linux boot protocol, Multiboot 1, ACPI tables, the built-in demo.
+/* boot.h - getting a guest into memory: Linux boot protocol, Multiboot 1, ACPI and MP tables, the demo.
  *
  * boot_load reads and checks everything before the guest runs; what it keeps is enough to load again at a
  * machine reset. Untrusted input: images may be truncated, empty or random. Every refusal is one line that names
@@ -25,5 +25,7 @@ const char *boot_describe(const struct boot *b);
 
 /* Writes RSDP, RSDT, FADT, FACS, MADT and DSDT; returns the RSDP's gpa (in 0xe0000-0xfffff). */
 uint64_t acpi_install(struct machine *m);
+/* Writes the tables of the MultiProcessor Specification, at 0xf0000, if the CPU has a local APIC. */
+void mptable_install(struct machine *m);
 
 #endif

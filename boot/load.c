@@ -231,6 +231,7 @@ struct boot *boot_load(struct machine *m, const struct boot_config *cfg, char *e
 	b->ram = mem_ram_bytes(machine_mem(m));
 	b->append = cfg->append;
 	b->rsdp = (uint32_t)acpi_install(m);
+	mptable_install(m);
 	if (load_kernel(b, cfg) || make_plan(b, cfg->initrd) || place_gdt(b)) {
 		snprintf(err, errlen, "%s", b->err);
 		boot_free(b);

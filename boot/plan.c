@@ -16,6 +16,23 @@ int boot_fail(struct boot *b, const char *fmt, ...)
 	return -1;
 }
 
+bool boot_has_apic(struct machine *m)
+{
+	uint32_t leaf[4];
+
+	cpuid_query(machine_vcpu(m), 1, 0, leaf);
+	return leaf[3] >> 9 & 1;
+}
+
+uint8_t boot_checksum(const uint8_t *p, uint32_t n)
+{
+	uint8_t sum = 0;
+
+	while (n--)
+		sum = (uint8_t)(sum + *p++);
+	return (uint8_t)-sum;
+}
+
 /* ------------------------------------------------------------------ the memory map */
 
 unsigned boot_e820(uint64_t ram, struct e820 map[E820_MAX])

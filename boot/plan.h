@@ -24,6 +24,7 @@
 #define LOW_FIRST    0x1000u  /* the first page is the interrupt vectors' and the BIOS data area's */
 #define EBDA_GPA     0x9fc00u /* extended BIOS data area, 1 KiB, empty */
 #define BIOS_ROM_GPA 0xe0000u /* ACPI tables */
+#define MP_GPA	     0xf0000u /* MP tables: one of the places where kernels look */
 #define HIGH_MEM     0x100000u
 #define E820_MAX     4u
 
@@ -68,6 +69,11 @@ struct e820 {
 	uint32_t type; /* 1 RAM, 2 reserved */
 };
 unsigned boot_e820(uint64_t ram, struct e820 map[E820_MAX]);
+
+/* The CPU has a local APIC: a 486 has none. */
+bool boot_has_apic(struct machine *m);
+/* What makes the sum of the n bytes and it 0 modulo 256. */
+uint8_t boot_checksum(const uint8_t *p, uint32_t n);
 
 int boot_fail(struct boot *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -117,6 +117,15 @@ def clocks(vm, score):
         timed(score, "uptime keeps the host's pace", paces, lambda pair: abs(pair[0] - pair[1]) < pair[1] * 0.01 + 0.05)
 
 
+def without_acpi(arguments, score):
+    """The MP tables say what the ACPI tables said: interrupts come through the I/O APIC."""
+    with Machine(arguments, append="console=ttyS0 quiet acpi=off") as vm:
+        vm.prompt()
+        lines = vm.shell("grep ttyS0 /proc/interrupts").text
+        score.check("acpi=off: the console's interrupt comes through the I/O APIC", "IO-APIC" in lines, lines)
+        score.equal("acpi=off: reboot", vm.finish("reboot -f"), 0)
+
+
 def main():
     arguments = options(__doc__)
     score = Score()
@@ -144,6 +153,7 @@ def main():
                         ("tsc", "acpi_pm", "kvm-clock"))
             score.equal("poweroff", vm.finish("poweroff"), 0)
             score.check("terminal restored", vm.terminal_restored())
+    without_acpi(arguments, score)
     score.end()
 
 

@@ -885,6 +885,53 @@ static void s5_is_where_it_is_looked_for(void **state)
 	assert_int_equal(p[2], ACPI_S5_TYP);
 }
 
+/* What a kernel without ACPI follows: from the pointer to the table, and through its entries. */
+static void mp_tables_describe_the_board(void **state)
+{
+	static const uint8_t sizes[] = {20, 8, 8, 8, 8};
+	unsigned seen[5] = {0}, irqs = 0;
+	const uint8_t *ram;
+	uint32_t table_gpa, at;
+
+	(void)state;
+	set_ram(4 * MIB);
+	mptable_install(&fake);
+	ram = fake.mem.ram;
+	assert_memory_equal(ram + 0xf0000, "_MP_", 4);
+	assert_int_equal(sum(0xf0000, 16), 0);
+	table_gpa = ram32(0xf0004);
+	assert_memory_equal(ram + table_gpa, "PCMP", 4);
+	assert_int_equal(sum(table_gpa, get16(ram + table_gpa + 4)), 0);
+	assert_int_equal(ram32(table_gpa + 36), LAPIC_GPA);
+
+	at = table_gpa + 44;
+	for (unsigned n = get16(ram + table_gpa + 34); n; n--) {
+		const uint8_t *e = ram + at;
+
+		assert_in_range(e[0], 0, 4);
+		seen[e[0]]++;
+		if (e[0] == 2)
+			assert_int_equal(get32(e + 4), IOAPIC_GPA);
+		if (e[0] == 3) {
+			assert_int_equal(e[7], e[5] ? e[5] : 2); /* the timer is at pin 2 */
+			assert_int_equal(get16(e + 2), e[5] == ACPI_SCI_IRQ ? 0xd : 0);
+			irqs |= 1u << e[5];
+		}
+		at += sizes[e[0]];
+	}
+	assert_int_equal(at, table_gpa + get16(ram + table_gpa + 4));
+	assert_int_equal(seen[0], 1);
+	assert_int_equal(seen[1], 2);
+	assert_int_equal(seen[2], 1);
+	assert_int_equal(irqs, 0xfffb); /* all but the cascade */
+	assert_int_equal(seen[4], 2);
+
+	set_ram(4 * MIB);
+	fake.has_apic = false;
+	mptable_install(&fake);
+	assert_int_equal(ram32(0xf0000), 0);
+}
+
 /* ------------------------------------------------------------------ symbols */
 
 static void expect_symbol(uint32_t addr, const char *name, uint32_t offset)
@@ -1008,6 +1055,7 @@ int main(void)
 		cmocka_unit_test(fuzzed_multiboot),
 		cmocka_unit_test(acpi_tables_are_linked),
 		cmocka_unit_test(s5_is_where_it_is_looked_for),
+		cmocka_unit_test(mp_tables_describe_the_board),
 		cmocka_unit_test(system_map_is_read),
 		cmocka_unit_test(elf_symbols_are_read),
 	};
