@@ -45,6 +45,8 @@
 #define F_AES	     (1u << 25)
 #define F_RDRAND     (1u << 30)
 #define F_HYPERVISOR (1u << 31)
+/* Leaf 6 EAX */
+#define F_ARAT (1u << 2) /* the APIC timer never stops */
 /* Leaf 7 EBX */
 #define F_RDSEED (1u << 18)
 /* Leaf 80000001 EDX, 80000007 EDX */
@@ -304,6 +306,9 @@ void cpuid_query(const struct vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t
 	case 4:
 		leaf_cache(subleaf, out);
 		break;
+	case 6:
+		out[0] = F_ARAT; /* no sensor, no turbo */
+		break;
 	case 7:
 		if (subleaf == 0)
 			out[1] = host_leaf7_ebx & F_RDSEED;
@@ -312,7 +317,7 @@ void cpuid_query(const struct vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t
 	case 0x16:
 		leaf_rates(c->machine, leaf, out);
 		break;
-	default: /* 3 serial number, 5 monitor, 6 thermal, 9 DCA, a performance counters, b topology, d XSAVE:
+	default: /* 3 serial number, 5 monitor, 9 DCA, a performance counters, b topology, d XSAVE:
 		    none */
 		break;
 	}

@@ -664,6 +664,7 @@ static void test_cpuid(void **state)
 	assert_true(cpuid_reg(m, 1, 3) & 1u << 9);
 	m->vcpu.apic_base &= ~0x800ull;
 	assert_false(cpuid_reg(m, 1, 3) & 1u << 9);
+	assert_int_equal(cpuid_reg(m, 6, 0), 1u << 2); /* the APIC timer never stops */
 	assert_int_equal(cpuid_reg(m, 0xa, 0), 0);
 	assert_int_equal(cpuid_reg(m, 0xb, 0), 0);
 	assert_int_equal(cpuid_reg(m, 0x17, 0), cpuid_reg(m, 0x16, 0)); /* beyond the end: the last leaf's */
