@@ -31,13 +31,11 @@ static void *second_view(void *rw, size_t size)
 	return mremap(rw, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, low);
 }
 
-/* jmp [r15+go_miss] */
-static void put_miss_stub(struct cache *k)
+/* jmp [r15+field] */
+static void put_jump(struct cache *k, uint32_t at, uint32_t field)
 {
-	const uint32_t field = offsetof(struct vcpu, hot.go_miss);
-
-	memcpy(k->rw + CACHE_MISS_STUB, (const uint8_t[]){0x41, 0xff, 0xa7}, 3);
-	memcpy(k->rw + CACHE_MISS_STUB + 3, &field, 4);
+	memcpy(k->rw + at, (const uint8_t[]){0x41, 0xff, 0xa7}, 3);
+	memcpy(k->rw + at + 3, &field, 4);
 }
 
 int cache_init(struct cache *k, uint32_t size, char *err, size_t errlen)
@@ -54,7 +52,7 @@ int cache_init(struct cache *k, uint32_t size, char *err, size_t errlen)
 	k->max_blocks = size / 192;
 	k->max_sides = size / 24;
 	k->max_entries = k->max_blocks / 2;
-	k->max_exits = size / 96;
+	k->max_exits = size / 128;
 	const int anon = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 	k->blocks = map_or_null(k->max_blocks * sizeof *k->blocks, PROT_READ | PROT_WRITE, anon, -1);
 	k->entries = map_or_null(k->max_entries * sizeof *k->entries, PROT_READ | PROT_WRITE, anon, -1);
@@ -75,9 +73,10 @@ int cache_init(struct cache *k, uint32_t size, char *err, size_t errlen)
 			 (unsigned long long)(SPACES_MIN * TABLE_BYTES >> 30), strerror(errno));
 		return -1;
 	}
-	put_miss_stub(k);
+	put_jump(k, CACHE_MISS_STUB, offsetof(struct vcpu, hot.go_miss));
+	put_jump(k, CACHE_EXIT_STUB, offsetof(struct vcpu, hot.go_exit));
 	k->hot = ARENA_FIRST;
-	k->cold = size;
+	k->stubs = k->cold = size - k->max_exits * CACHE_STUB_BYTES;
 	return 0;
 fail:
 	snprintf(err, errlen, "cannot set up the translation cache: %s", strerror(errno));
@@ -109,7 +108,7 @@ void cache_flush(struct cache *k)
 	k->nentries = 0;
 	k->nexits = 0;
 	k->hot = ARENA_FIRST;
-	k->cold = k->size;
+	k->cold = k->stubs;
 	memset(k->hash, 0, HASH_SIZE * sizeof *k->hash);
 	memset(k->pages, 0, PAGES_SIZE * sizeof *k->pages);
 	memset(k->rets, 0, RETS_SIZE * sizeof *k->rets);

@@ -130,7 +130,7 @@ void cache_commit(struct cache *k, struct block *b)
 	k->stats.guest_insns += b->ninsn;
 	k->stats.guest_bytes += b->len;
 	k->stats.host_bytes += b->host_end - b->host;
-	k->stats.cold_bytes += b->cold_end - b->cold;
+	k->stats.cold_bytes += b->cold_end - b->cold + b->nexits * CACHE_STUB_BYTES;
 }
 
 /* Which of b's two list links belongs to the list at slot. */

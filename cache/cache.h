@@ -2,8 +2,8 @@
  * prediction.
  *
  * The arena is shared memory mapped twice, writable for the emitter and executable for the CPU, never both.
- * Hot code grows up from its start, cold code (exit stubs) down from its end; when they meet, everything is
- * flushed.
+ * Hot code grows up from its start, cold code down from below the exits' stubs, which are at its end; when
+ * they meet, everything is flushed.
  *
  * A *block* is a translation of a run of guest instructions, keyed by (guest-physical address, linear EIP,
  * mode). An *exit* is a patchable branch out of a block: it leads to its cold stub, or, chained, straight to
@@ -43,10 +43,9 @@ struct block;
 
 struct exit_link {
 	struct block *from;
-	struct block *to;	/* NULL: leads to its stub */
+	struct block *to;	/* NULL: leads to its stub, cache_stub() */
 	struct exit_link *next; /* in to->incoming */
 	uint32_t patch;		/* arena offset of the rel32 */
-	uint32_t stub;		/* arena offset of the cold stub */
 	uint32_t target;	/* linear EIP */
 	uint8_t kind;
 	bool cross;    /* target stands on another page: may be chained only in the sole supervisor window */
@@ -115,13 +114,15 @@ struct space {
 struct cache_stats {
 	uint64_t blocks_made, entries_made, blocks_dropped, chains, unchains, flushes, table_fills,
 		spaces_made, spaces_reset;
-	uint64_t guest_insns, guest_bytes, host_bytes, cold_bytes, ident_insns;
+	uint64_t guest_insns, guest_bytes, ident_insns;
+	uint64_t host_bytes, cold_bytes; /* without the prologues of parts */
 	uint32_t blocks_now;
 };
 
 struct cache {
 	uint8_t *rw, *rx; /* two views of the arena */
 	uint32_t size, hot, cold;
+	uint32_t stubs; /* arena offset of the exits' stubs, CACHE_STUB_BYTES each, by number */
 	struct block *blocks;
 	uint32_t nblocks, max_blocks;
 	struct side_entry *sides;
@@ -178,9 +179,26 @@ static inline bool cache_contains(const struct cache *k, uint64_t pc)
 }
 
 /* ---- chaining */
+/* Where an exit leads while it is not chained: a call of the exit stub, which leads to hot.go_exit with the
+ * address behind that call on the stack. */
+#define CACHE_EXIT_STUB	 16u
+#define CACHE_STUB_BYTES 5u
+static inline uint32_t cache_stub(const struct cache *k, const struct exit_link *e)
+{
+	return k->stubs + (uint32_t)(e - k->exits) * CACHE_STUB_BYTES;
+}
+void cache_put_stub(struct cache *k, const struct exit_link *e);
+/* The exit that came by its stub; behind: the low half of that address. */
+static inline struct exit_link *cache_exit_behind(const struct cache *k, uint32_t behind)
+{
+	const uint32_t at = behind - (uint32_t)(uintptr_t)k->rx;
+
+	return &k->exits[(at - k->stubs) / CACHE_STUB_BYTES - 1];
+}
 void cache_chain(struct cache *k, struct exit_link *e, struct block *to);
 void cache_unchain(struct cache *k, struct exit_link *e);
-/* Makes the exit go through the current space's table from now on, for targets that must not be chained to.
+/* Makes the exit go through the current space's table from now on, for targets that must not be chained to;
+ * if there is room for the code that it takes.
  */
 void cache_exit_by_table(struct cache *k, struct exit_link *e);
 /* Writes the code that jumps or calls through the current table to the EIP in r8d, clobbering r9 and r10.

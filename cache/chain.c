@@ -12,6 +12,15 @@ static void patch(struct cache *k, const struct exit_link *e, uint32_t dest)
 	memcpy(k->rw + e->patch, &rel, 4);
 }
 
+/* jmp or call, by its opcode */
+static void put_rel32(struct cache *k, uint32_t at, uint8_t opcode, uint32_t to)
+{
+	const uint32_t rel = to - (at + 5);
+
+	k->rw[at] = opcode;
+	memcpy(k->rw + at + 1, &rel, 4);
+}
+
 void cache_chain(struct cache *k, struct exit_link *e, struct block *to)
 {
 	assert(!e->to && to->valid);
@@ -31,25 +40,34 @@ void cache_unchain(struct cache *k, struct exit_link *e)
 		p = &(*p)->next;
 	*p = e->next;
 	e->to = NULL;
-	patch(k, e, e->stub);
+	patch(k, e, cache_stub(k, e));
 	k->stats.unchains++;
 }
 
 void cache_exit_by_table(struct cache *k, struct exit_link *e)
 {
-	/* mov r9d, N; jmp [r15 + go_exit]   ->   the way through the table (the mov r8d, target before it
-	 * stays) */
-	cache_table_jump(k, k->rw + e->stub + 6, false);
+	const uint32_t bytes = 6 + CACHE_TABLE_JUMP;
+
+	if (!cache_has_room(k, bytes))
+		return;
+	/* The stub becomes a jump to mov r8d, target and the way through the table. */
+	k->cold -= bytes;
+	memcpy(k->rw + k->cold, (const uint8_t[]){0x41, 0xb8}, 2);
+	memcpy(k->rw + k->cold + 2, &e->target, 4);
+	cache_table_jump(k, k->rw + k->cold + 6, false);
+	put_rel32(k, cache_stub(k, e), 0xe9, k->cold);
 	e->by_table = true;
+}
+
+void cache_put_stub(struct cache *k, const struct exit_link *e)
+{
+	put_rel32(k, cache_stub(k, e), 0xe8, CACHE_EXIT_STUB);
 }
 
 /* jmp rel32 to the miss stub */
 void cache_put_miss_jump(struct cache *k, uint32_t at)
 {
-	const uint32_t rel = CACHE_MISS_STUB - (at + 5);
-
-	k->rw[at] = 0xe9;
-	memcpy(k->rw + at + 1, &rel, 4);
+	put_rel32(k, at, 0xe9, CACHE_MISS_STUB);
 }
 
 /* mov r9d, [r14+r8*4]; lea r9, [r9+arena] */

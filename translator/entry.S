@@ -80,11 +80,11 @@ bt_quick:
 	jz	bt_tail_start
 	jmp	bt_out
 
-/* A direct exit's stub: r8d target, r9d exit number. */
+/* A direct exit's stub: the address behind it is on the stack. bt_on_exit knows EIP. */
 	.globl	bt_go_exit
 bt_go_exit:
+	popq	%r9
 	movl	%r9d, V_EXIT_ARG(%r15)
-	movl	%r8d, V_EIP(%r15)
 	SAVE_GUEST
 	movl	$BT_EXIT_DIRECT, %esi
 	jmp	bt_quick

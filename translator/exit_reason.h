@@ -3,7 +3,7 @@
 #define BT86_EXIT_REASON_H
 
 /* What bt_enter returns. c->eip is right in every case. */
-#define BT_EXIT_DIRECT	1 /* an unchained exit: hot.exit_arg is its number */
+#define BT_EXIT_DIRECT	1 /* an unchained exit: hot.exit_arg tells which (cache_exit_behind) */
 #define BT_EXIT_MISS	2 /* no table slot for c->eip */
 #define BT_EXIT_KICK	3 /* hot.kick was set */
 #define BT_EXIT_FAULT	4 /* SIGSEGV, SIGBUS, SIGFPE, SIGILL or a kick in a rep instruction: hot.fault_* */

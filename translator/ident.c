@@ -1,7 +1,8 @@
 /* ident.c - IDENT instructions: the guest's own bytes with prefixes added and registers mapped.
  *
- *   add eax, [ebx+4]            ->   65 67 add eax, gs:[ebx+4]
- *   mov [esp+8], ecx            ->   65 67 mov gs:[r12d+8], ecx        (REX.B)
+ *   add eax, [ebx+4]            ->   65 add eax, gs:[rbx+4]
+ *   add eax, [ebx+ecx]          ->   65 67 add eax, gs:[ebx+ecx]       (wraps at 4 GiB)
+ *   mov [esp+8], ecx            ->   65 mov gs:[r12+8], ecx            (REX.B)
  *   mov eax, fs:[ecx]           ->   lea r8d, [rcx]; mov r9, [r15+seg_base]; lea r8d, [r8+r9];
  *                                    mov r9, [r15+seg_poison]; mov eax, gs:[r8+r9]   (see below)
  *   mov eax, [ecx] (user site)  ->   lea r8d, [rcx]; mov eax, [r13+r8]
@@ -97,6 +98,13 @@ static bool is_bit_string(const struct insn *i)
 	return i->opmap == 1 && (i->opcode & 0xe7) == 0xa3;
 }
 
+/* A register and a small displacement, which leave the window only at its ends. There is nothing on either side,
+ * so that such an access traps and the interpreter makes it wrap: a prefix less. */
+static bool near_base(const struct host_mem *m)
+{
+	return m->base >= 0 && m->index < 0 && m->disp >= -128 && m->disp <= 127;
+}
+
 bool ident_operand(struct tr *t, unsigned i, struct host_mem *m)
 {
 	const struct insn *in = &t->insn[i];
@@ -135,7 +143,8 @@ bool ident_operand(struct tr *t, unsigned i, struct host_mem *m)
 		*m = (struct host_mem){.base = R8, .index = R13, .scale = 1};
 		return true;
 	}
-	m->gs = m->addr32 = true;
+	m->gs = true;
+	m->addr32 = !near_base(m);
 	return true;
 }
 

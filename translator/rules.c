@@ -6,13 +6,12 @@
  */
 #include "translator/tr.h"
 
-/* gs:[r12d + disp]; at a user site [r12 + r13 + disp], which does not wrap but trap */
+/* gs:[r12 + disp]; at a user site [r12 + r13 + disp]: where the guest's would wrap they trap */
 static struct host_mem stack_at(const struct tr *t, unsigned i, int32_t disp)
 {
 	if (!(t->rq->mode & MODE_USER) && tr_site(t, i) & SITE_USER)
 		return (struct host_mem){.base = R12, .index = R13, .scale = 1, .disp = disp};
-	return (struct host_mem){
-		.base = R12, .index = -1, .scale = 1, .disp = disp, .gs = true, .addr32 = true};
+	return (struct host_mem){.base = R12, .index = -1, .scale = 1, .disp = disp, .gs = true};
 }
 
 /* The stack may be used with r12: not where accesses to it trap. */
@@ -44,7 +43,7 @@ static unsigned interp(struct tr *t, unsigned i)
 
 /* ------------------------------------------------------------------ stack */
 
-/* push eax; push 5; push ebx   ->   mov gs:[r12d-4], eax; mov dword gs:[r12d-8], 5; mov gs:[r12d-12], ebx;
+/* push eax; push 5; push ebx   ->   mov gs:[r12-4], eax; mov dword gs:[r12-8], 5; mov gs:[r12-12], ebx;
  *                                   lea r12d, [r12-12] */
 static unsigned pushes(struct tr *t, unsigned i)
 {
@@ -71,7 +70,7 @@ static unsigned pushes(struct tr *t, unsigned i)
 	return n;
 }
 
-/* pop eax; pop ebx   ->   mov eax, gs:[r12d]; mov ebx, gs:[r12d+4]; lea r12d, [r12+8] */
+/* pop eax; pop ebx   ->   mov eax, gs:[r12]; mov ebx, gs:[r12+4]; lea r12d, [r12+8] */
 static unsigned pops(struct tr *t, unsigned i)
 {
 	int32_t depth = 0;
@@ -106,7 +105,7 @@ static void push_r8(struct tr *t, unsigned i, unsigned reg)
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -4);
 }
 
-/* push [ea]   ->   mov r8d, [ea]; mov gs:[r12d-4], r8d; lea r12d, [r12-4] */
+/* push [ea]   ->   mov r8d, [ea]; mov gs:[r12-4], r8d; lea r12d, [r12-4] */
 static unsigned push_rm(struct tr *t, unsigned i)
 {
 	struct host_mem m;
@@ -122,7 +121,7 @@ static unsigned push_rm(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* pop [ea]   ->   mov r11d, gs:[r12d]; mov [ea], r11d; lea r12d, [r12+4]       (esp in ea: already
+/* pop [ea]   ->   mov r11d, gs:[r12]; mov [ea], r11d; lea r12d, [r12+4]       (esp in ea: already
  * incremented) */
 static unsigned pop_rm(struct tr *t, unsigned i)
 {
@@ -151,7 +150,7 @@ static unsigned pop_rm(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* push ds   ->   movzx r8d, word [r15+sel]; mov gs:[r12d-4], r8d; lea r12d, [r12-4]
+/* push ds   ->   movzx r8d, word [r15+sel]; mov gs:[r12-4], r8d; lea r12d, [r12-4]
  * The upper half of the stack slot: zero, as 32-bit CPUs since the P6 may leave it untouched or zero it.
  * Silicon writes 16 bits only; so do we. */
 static unsigned push_seg(struct tr *t, unsigned i)
@@ -193,7 +192,7 @@ static unsigned popa(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* leave   ->   mov r8d, gs:[ebp]; lea r12d, [rbp+4]; mov ebp, r8d */
+/* leave   ->   mov r8d, gs:[rbp]; lea r12d, [rbp+4]; mov ebp, r8d */
 static unsigned leave(struct tr *t, unsigned i)
 {
 	struct host_mem m = stack_at(t, i, 0);
@@ -216,7 +215,7 @@ static const struct host_mem *vcpu_field(struct host_mem *m, size_t off)
 }
 
 /* pushf   ->   mov r9d, eax; lahf; seto al; rorx r10d, eax, 8; movzx r10d, r10b; movzx r11d, al; rorx r11d,
- * r11d, 21; mov eax, r9d; (r10d += r11d + iflag + df + sysflags by lea); mov gs:[r12d-4], r10d; lea r12d,
+ * r11d, 21; mov eax, r9d; (r10d += r11d + iflag + df + sysflags by lea); mov gs:[r12-4], r10d; lea r12d,
  * [r12-4] */
 static unsigned pushf(struct tr *t, unsigned i)
 {
@@ -247,7 +246,7 @@ static unsigned pushf(struct tr *t, unsigned i)
 /* popf, when only the arithmetic flags (and, at CPL 0, IF) change; anything else takes the callout. At CPL 3
  * that is asked of IF as well: with IOPL 3 it changes there too.
  *
- *   mov r8d, gs:[r12d]
+ *   mov r8d, gs:[r12]
  *   mov r9d, r8d; and r9d, SYS; mov r10d, [sysflags]; or r10d, [df]; cmp r9d, r10d; jne slow
  *   CPL 0: mov r9d, r8d; and r9d, IF; jz 1f; cmp [request], 0; jne slow; 1: mov [iflag], r9d
  *   CPL 3: mov r9d, r8d; and r9d, IF; cmp r9d, [iflag]; jne slow
@@ -356,7 +355,7 @@ static unsigned cld_std(struct tr *t, unsigned i)
 /* ------------------------------------------------------------------ segment registers, CPL */
 
 /* mov ds, [ea]   ->   movzx r10d, word [ea]; mov r8d, eip; mov r9d, arg; call [go_seg_load]
- * pop fs         ->   mov r10d, gs:[r12d]; movzx r10d, r10w; likewise
+ * pop fs         ->   mov r10d, gs:[r12]; movzx r10d, r10w; likewise
  *
  * Not where the mode says that the register is not flat: what is loaded may change that. Nor a load of SS
  * that ends the block: the instruction behind it runs before any interrupt. */
@@ -650,7 +649,7 @@ static unsigned jmp_rm(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* call target   ->   mov dword gs:[r12d-4], next; lea r12d, [r12-4]; call exit(target)
+/* call target   ->   mov dword gs:[r12-4], next; lea r12d, [r12-4]; call exit(target)
  * A call of the next instruction, to learn EIP, never returns: no host call. */
 static unsigned call(struct tr *t, unsigned i)
 {
@@ -670,7 +669,7 @@ static unsigned call(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* call [ea]   ->   mov r8d, [ea]; mov dword gs:[r12d-4], next; lea r12d, [r12-4]; mov r9d,
+/* call [ea]   ->   mov r8d, [ea]; mov dword gs:[r12-4], next; lea r12d, [r12-4]; mov r9d,
  * [r14+r8*4]; lea r9, [r9+arena]; call r9 */
 static unsigned call_rm(struct tr *t, unsigned i)
 {
@@ -688,7 +687,7 @@ static unsigned call_rm(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* ret n   ->   mov r8d, gs:[r12d]; lea r12d, [r12+4+n]; mov r9d, [r14+r8*4]; lea r9, [r9+arena]; mov [rsp],
+/* ret n   ->   mov r8d, gs:[r12]; lea r12d, [r12+4+n]; mov r9d, [r14+r8*4]; lea r9, [r9+arena]; mov [rsp],
  * r9; ret */
 static unsigned ret(struct tr *t, unsigned i)
 {

@@ -2,9 +2,8 @@
  *
  * Layout of a block:
  *   one rule after the other                    <- table slots and chained exits lead here
- *   exits        jmp/jcc/call rel32, to the target when chained, else to:
- * and in cold code, at the other end of the arena:
- *   stubs        mov r8d, target; mov r9d, number; jmp [r15+go_exit]
+ *   exits        jmp/jcc/call rel32, to the target when chained, else to a stub (cache.h)
+ * and slow paths in cold code, at the other end of the arena.
  */
 #include "translator/tr.h"
 
@@ -70,15 +69,10 @@ void tr_exit(struct tr *t, uint32_t patch, enum exit_kind kind, uint32_t target)
 		return;
 	}
 	assert(t->b->nexits < CACHE_MAX_EXITS);
-	struct emitter c = tr_cold(t, 6 + CACHE_TABLE_JUMP); /* cache_exit_by_table may need that much */
-	struct host_mem go = tr_vcpu(offsetof(struct vcpu, hot.go_exit));
 	struct exit_link *x = &t->b->exits[t->b->nexits];
-	*x = (struct exit_link){
-		.patch = patch, .stub = em_off(&c), .target = target, .kind = (uint8_t)kind, .cross = cross};
-	em_fix32(&t->e, patch, x->stub);
-	em_mov_ri32(&c, R8, target);
-	em_mov_ri32(&c, R9, t->k->nexits + t->b->nexits);
-	em_jmp_m(&c, &go);
+	*x = (struct exit_link){.patch = patch, .target = target, .kind = (uint8_t)kind, .cross = cross};
+	em_fix32(&t->e, patch, cache_stub(t->k, x));
+	cache_put_stub(t->k, x);
 	t->b->nexits++;
 }
 
@@ -281,6 +275,7 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 			if (translate_host.count)
 				count_insns(&t, i);
 			t.b->prologue = (uint8_t)(em_off(&t.e) - start);
+			k->stats.host_bytes -= t.b->prologue;
 		}
 		tr_side(&t, i, 0,
 			i && begins_shadow(&t.insn[i - 1], (enum insn_class)t.class[i - 1]) ? SIDE_SHADOW

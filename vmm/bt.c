@@ -399,6 +399,9 @@ static int bt_on_exit(struct vcpu *c, int how)
 	struct bt *bt = c->bt;
 	struct walk w;
 	bool user = c->cpl == 3;
+	struct exit_link *e = how == BT_EXIT_DIRECT ? cache_exit_behind(&bt->k, c->hot.exit_arg) : NULL;
+	if (e)
+		c->eip = e->target;
 	struct second_page second = {.c = c, .lin = (c->eip & PAGE_MASK) + PAGE_SIZE};
 
 	if (mem_walk(c, c->eip, ACC_EXEC | (user ? ACC_USER : 0), &w) < 0)
@@ -410,11 +413,10 @@ static int bt_on_exit(struct vcpu *c, int how)
 	mem_window_note_code(c, win, c->eip);
 	if (b->len2)
 		mem_window_note_code(c, win, (c->eip & PAGE_MASK) + PAGE_SIZE);
-	if (how == BT_EXIT_MISS) {
+	if (!e) {
 		bt->st.exits_miss++;
 		cache_table_set(&bt->k, c->hot.cur, b);
 	} else {
-		struct exit_link *e = &bt->k.exits[c->hot.exit_arg];
 		bt->st.exits_direct++;
 		chain_to(bt, e, b);
 		if (e->by_table)
@@ -538,7 +540,7 @@ static void execute(struct bt *bt)
 		switch (why) {
 		case BT_EXIT_DIRECT:
 			bt->st.exits_direct++;
-			from = &bt->k.exits[c->hot.exit_arg];
+			from = cache_exit_behind(&bt->k, c->hot.exit_arg);
 			gen = bt->gen;
 			continue;
 		case BT_EXIT_MISS:

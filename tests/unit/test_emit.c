@@ -176,17 +176,20 @@ static const char *body(const char *bytes, size_t len, uint32_t mode)
 static void rules_ident(void **state)
 {
 	(void)state;
-	RULE("\x03\x43\x04", 0, "add eax, dword ptr gs:[ebx + 4]");
-	RULE("\x89\x4c\x24\x08", 0, "mov dword ptr gs:[r12d + 8], ecx");
+	RULE("\x03\x43\x04", 0, "add eax, dword ptr gs:[rbx + 4]");
+	RULE("\x03\x43\x80", 0, "add eax, dword ptr gs:[rbx - 0x80]");
+	RULE("\x03\x83\x80\x00\x00\x00", 0, "add eax, dword ptr gs:[ebx + 0x80]");
+	RULE("\x03\x04\x0b", 0, "add eax, dword ptr gs:[ebx + ecx]");
+	RULE("\x89\x4c\x24\x08", 0, "mov dword ptr gs:[r12 + 8], ecx");
 	RULE("\x89\xe0", 0, "mov eax, r12d");
 	RULE("\x89\xc4", 0, "mov r12d, eax");
 	RULE("\x83\xec\x10", 0, "sub r12d, 0x10");
 	RULE("\xa1\x00\x00\x00\x80", 0, "mov eax, dword ptr gs:[0x80000000]");
 	RULE("\x8b\x0d\x00\x00\x00\x80", 0, "mov ecx, dword ptr gs:[0x80000000]");
-	RULE("\x66\x8b\x06", 0, "mov ax, word ptr gs:[esi]");
-	RULE("\xf0\x0f\xc1\x01", 0, "lock xadd dword ptr gs:[ecx], eax");
+	RULE("\x66\x8b\x06", 0, "mov ax, word ptr gs:[rsi]");
+	RULE("\xf0\x0f\xc1\x01", 0, "lock xadd dword ptr gs:[rcx], eax");
 	RULE("\x88\xe1", 0, "mov cl, ah");
-	RULE("\x8a\x65\x00", 0, "mov ah, byte ptr gs:[ebp]");
+	RULE("\x8a\x65\x00", 0, "mov ah, byte ptr gs:[rbp]");
 	RULE("\x40", 0, "inc eax");
 	RULE("\x4c", 0, "dec r12d");
 	RULE("\x66\x43", 0, "inc bx");
@@ -194,10 +197,10 @@ static void rules_ident(void **state)
 	RULE("\x94", 0, "xchg eax, r12d");
 	RULE("\x8d\x44\x24\x04", 0, "lea eax, [r12 + 4]");
 	RULE("\x82\xc0\x05", 0, "add al, 5");
-	RULE("\x0f\x28\x04\x24", 0, "movaps xmm0, xmmword ptr gs:[r12d]");
+	RULE("\x0f\x28\x04\x24", 0, "movaps xmm0, xmmword ptr gs:[r12]");
 	RULE("\x66\x0f\x7e\xc4", 0, "movd r12d, xmm0");
 	RULE("\x66\x0f\x6e\xe0", 0, "movd xmm4, eax");
-	RULE("\xdd\x44\x24\x04", 0, "fld qword ptr gs:[r12d + 4]");
+	RULE("\xdd\x44\x24\x04", 0, "fld qword ptr gs:[r12 + 4]");
 	RULE("\xf3\x0f\xbc\xc1", 0, "bsf eax, ecx");
 	RULE("\x04\x05", 0, "add al, 5");
 	RULE("\x24\x05", 0, "and al, 5");
@@ -209,21 +212,21 @@ static void rules_ident(void **state)
 static void rules_stack(void **state)
 {
 	(void)state;
-	RULE("\x53", 0, "mov dword ptr gs:[r12d - 4], ebx; lea r12d, [r12 - 4]");
-	RULE("\x54", 0, "mov dword ptr gs:[r12d - 4], r12d; lea r12d, [r12 - 4]");
-	RULE("\x5b", 0, "mov ebx, dword ptr gs:[r12d]; lea r12d, [r12 + 4]");
-	RULE("\x5c", 0, "mov r12d, dword ptr gs:[r12d]");
-	RULE("\x6a\xff", 0, "mov dword ptr gs:[r12d - 4], 0xffffffff; lea r12d, [r12 - 4]");
+	RULE("\x53", 0, "mov dword ptr gs:[r12 - 4], ebx; lea r12d, [r12 - 4]");
+	RULE("\x54", 0, "mov dword ptr gs:[r12 - 4], r12d; lea r12d, [r12 - 4]");
+	RULE("\x5b", 0, "mov ebx, dword ptr gs:[r12]; lea r12d, [r12 + 4]");
+	RULE("\x5c", 0, "mov r12d, dword ptr gs:[r12]");
+	RULE("\x6a\xff", 0, "mov dword ptr gs:[r12 - 4], 0xffffffff; lea r12d, [r12 - 4]");
 	RULE("\x50\x51\x6a\x05", 0,
-	     "mov dword ptr gs:[r12d - 4], eax; mov dword ptr gs:[r12d - 8], ecx; "
-	     "mov dword ptr gs:[r12d - 0xc], 5; lea r12d, [r12 - 0xc]");
+	     "mov dword ptr gs:[r12 - 4], eax; mov dword ptr gs:[r12 - 8], ecx; "
+	     "mov dword ptr gs:[r12 - 0xc], 5; lea r12d, [r12 - 0xc]");
 	RULE("\x58\x59", 0,
-	     "mov eax, dword ptr gs:[r12d]; mov ecx, dword ptr gs:[r12d + 4]; lea r12d, [r12 + 8]");
-	RULE("\xc9", 0, "mov r8d, dword ptr gs:[ebp]; lea r12d, [rbp + 4]; mov ebp, r8d");
+	     "mov eax, dword ptr gs:[r12]; mov ecx, dword ptr gs:[r12 + 4]; lea r12d, [r12 + 8]");
+	RULE("\xc9", 0, "mov r8d, dword ptr gs:[rbp]; lea r12d, [rbp + 4]; mov ebp, r8d");
 	RULE("\xff\x34\x24", 0,
-	     "mov r8d, dword ptr gs:[r12d]; mov dword ptr gs:[r12d - 4], r8d; lea r12d, [r12 - 4]");
+	     "mov r8d, dword ptr gs:[r12]; mov dword ptr gs:[r12 - 4], r8d; lea r12d, [r12 - 4]");
 	RULE("\x8f\x04\x24", 0,
-	     "mov r11d, dword ptr gs:[r12d]; mov dword ptr gs:[r12d + 4], r11d; lea r12d, [r12 + 4]");
+	     "mov r11d, dword ptr gs:[r12]; mov dword ptr gs:[r12 + 4], r11d; lea r12d, [r12 + 4]");
 }
 
 static void rules_string(void **state)
@@ -241,9 +244,9 @@ static void rules_sites(void **state)
 	(void)state;
 	site_add(0x1000, false, SITE_USER);
 	RULE("\x8b\x01", 0, "lea r8d, [rcx]; mov eax, dword ptr [r8 + r13]");
-	RULE("\x8b\x01", MODE_USER, "mov eax, dword ptr gs:[ecx]");
+	RULE("\x8b\x01", MODE_USER, "mov eax, dword ptr gs:[rcx]");
 	site_forget(0x1000, 1);
-	RULE("\x8b\x01", 0, "mov eax, dword ptr gs:[ecx]");
+	RULE("\x8b\x01", 0, "mov eax, dword ptr gs:[rcx]");
 }
 
 static int setup(void **state)
