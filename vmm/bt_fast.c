@@ -69,26 +69,30 @@ static bool read_pair(const struct vcpu *c, uint32_t lin, uint32_t v[2])
 
 /* ------------------------------------------------------------------ descriptors */
 
-/* The flat segment of this kind that sel names in the GDT. */
-static bool flat_segment(const struct vcpu *c, uint16_t sel, uint32_t high, uint32_t ignore, struct seg *s)
+/* The attributes of the flat segment of this kind that sel names in the GDT; 0: it names none. */
+static unsigned flat_segment(const struct vcpu *c, uint16_t sel, uint32_t high, uint32_t ignore)
 {
 	uint32_t d[2];
 
 	if (!(sel & 0xfffcu) || sel & 4 || (sel | 7u) > c->gdtr.limit ||
 	    !read_pair(c, c->gdtr.base + (sel & 0xfff8u), d))
-		return false;
-	*s = (struct seg){.sel = sel, .attr = (uint16_t)(d[1] >> 8 & 0xf0ffu), .limit = 0xffffffffu};
-	return d[0] == FLAT_LOW && (d[1] & ~(ignore | DESC_AVL)) == high;
+		return 0;
+	return d[0] == FLAT_LOW && (d[1] & ~(ignore | DESC_AVL)) == high ? d[1] >> 8 & 0xf0ffu : 0;
 }
 
-static bool flat_code(const struct vcpu *c, uint16_t sel, unsigned dpl, struct seg *s)
+static unsigned flat_code(const struct vcpu *c, uint16_t sel, unsigned dpl)
 {
-	return flat_segment(c, sel, FLAT_CODE | DESC_DPL(dpl), DESC_READ, s);
+	return flat_segment(c, sel, FLAT_CODE | DESC_DPL(dpl), DESC_READ);
 }
 
-static bool flat_stack(const struct vcpu *c, uint16_t sel, unsigned dpl, struct seg *s)
+static unsigned flat_stack(const struct vcpu *c, uint16_t sel, unsigned dpl)
 {
-	return (sel & 3u) == dpl && flat_segment(c, sel, FLAT_DATA | DESC_DPL(dpl), 0, s);
+	return (sel & 3u) == dpl ? flat_segment(c, sel, FLAT_DATA | DESC_DPL(dpl), 0) : 0;
+}
+
+static void set_flat(struct seg *s, unsigned sel, unsigned attr)
+{
+	*s = (struct seg){.sel = (uint16_t)sel, .attr = (uint16_t)attr, .limit = 0xffffffffu};
 }
 
 static bool stack_flat(const struct vcpu *c)
@@ -112,62 +116,53 @@ void bt_seg_learn(struct vcpu *c, uint32_t arg)
 
 /* ------------------------------------------------------------------ INT n */
 
-struct entry {
-	struct seg cs, ss;
-	uint32_t *frame; /* the bottom of what is pushed, in host memory */
-	uint32_t esp;	 /* the same in the guest's */
-};
-
-/* The stack for CPL 0 that the TSS names, with room for five words. */
-static bool inner_stack(const struct vcpu *c, struct entry *e)
+/* The stack for CPL 0 that the TSS names: its selector and attributes; where five words pushed there stand,
+ * in the guest's memory and in the host's, or NULL. */
+static uint32_t *inner_stack(const struct vcpu *c, unsigned *sel, unsigned *attr, uint32_t *esp)
 {
 	uint32_t v[2]; /* ESP0, SS0 */
 
-	if (!(c->tr.attr & SEG_P) || !(c->tr.attr & 8) || c->tr.limit < 9 ||
-	    !read_pair(c, c->tr.base + 4, v) || !flat_stack(c, (uint16_t)v[1], 0, &e->ss))
-		return false;
-	e->esp = v[0] - 20;
-	e->frame = writable(c, e->esp, 20);
-	if (!e->frame)
-		return false;
-	e->frame[3] = c->gpr[ESP];
-	e->frame[4] = c->seg[SS].sel;
-	return true;
+	if (!(c->tr.attr & SEG_P) || !(c->tr.attr & 8) || c->tr.limit < 9 || !read_pair(c, c->tr.base + 4, v))
+		return NULL;
+	*sel = v[1] & 0xffffu;
+	*attr = flat_stack(c, (uint16_t)v[1], 0);
+	*esp = v[0] - 20;
+	return *attr ? writable(c, *esp, 20) : NULL;
 }
 
 bool bt_fast_int(struct vcpu *c, uint8_t vector, uint32_t next_eip)
 {
-	const bool inner = c->cpl == 3;
-	struct entry e;
-	uint32_t gate[2];
+	unsigned cs_attr, ss, ss_attr;
+	uint32_t gate[2], esp, *frame;
 
 	if (log_on(LOG_INT) || !stack_flat(c) || vector * 8u + 7 > c->idtr.limit ||
 	    !read_pair(c, c->idtr.base + vector * 8u, gate) || (gate[1] & GATE_MASK) != GATE_32 ||
-	    (gate[1] >> 13 & 3) < c->cpl || !flat_code(c, (uint16_t)(gate[0] >> 16), 0, &e.cs))
+	    (gate[1] >> 13 & 3) < c->cpl || !(cs_attr = flat_code(c, (uint16_t)(gate[0] >> 16), 0)))
 		return false;
-	if (inner) {
-		if (!inner_stack(c, &e))
+	if (c->cpl == 3) {
+		frame = inner_stack(c, &ss, &ss_attr, &esp);
+		if (!frame)
 			return false;
-		c->seg[SS] = e.ss;
+		frame[3] = c->gpr[ESP];
+		frame[4] = c->seg[SS].sel;
+		set_flat(&c->seg[SS], ss, ss_attr);
+		c->cpl = 0;
+		bt_sync_cpl(c->bt);
 	} else {
-		e.esp = c->gpr[ESP] - 12;
-		e.frame = writable(c, e.esp, 12);
-		if (!e.frame)
+		esp = c->gpr[ESP] - 12;
+		frame = writable(c, esp, 12);
+		if (!frame)
 			return false;
 	}
-	e.frame[0] = next_eip;
-	e.frame[1] = c->seg[CS].sel;
-	e.frame[2] = cpu_eflags(c);
-	e.cs.sel &= 0xfffcu;
-	c->seg[CS] = e.cs;
-	c->cpl = 0;
-	c->gpr[ESP] = e.esp;
+	frame[0] = next_eip;
+	frame[1] = c->seg[CS].sel;
+	frame[2] = cpu_eflags(c);
+	set_flat(&c->seg[CS], gate[0] >> 16 & 0xfffcu, cs_attr);
+	c->gpr[ESP] = esp;
 	c->eip = (gate[0] & 0xffffu) | (gate[1] & 0xffff0000u);
 	c->sysflags &= ~(FL_TF | FL_NT | FL_RF | FL_VM);
 	if (!(gate[1] & GATE_TRAP))
 		c->iflag = 0;
-	if (inner)
-		bt_sync_cpl(c->bt);
 	return true;
 }
 
@@ -190,22 +185,21 @@ static bool drops_segments(const struct vcpu *c)
 bool bt_fast_iret(struct vcpu *c)
 {
 	const uint32_t system = FL_IOPL | FL_NT | FL_AC | FL_VIF | FL_VIP | FL_ID, esp = c->gpr[ESP];
-	struct seg cs, ss;
 
 	if (c->cpl != 0 || c->nmi_blocked || c->sysflags & FL_NT || !stack_flat(c))
 		return false;
 	const uint32_t *f = readable(c, esp, 12);
 	if (!f || f[2] & (FL_VM | FL_RF | FL_TF))
 		return false;
-	const unsigned cpl = f[1] & 3u;
+	const unsigned cpl = f[1] & 3u, cs_attr = flat_code(c, (uint16_t)f[1], cpl);
 	const uint32_t flags = f[2];
-	if (!flat_code(c, (uint16_t)f[1], cpl, &cs))
+	if (!cs_attr)
 		return false;
 	if (cpl == 3) {
-		if (!within_page(esp, 20) || !flat_stack(c, (uint16_t)f[4], 3, &ss) || drops_segments(c) ||
-		    (flags & FL_AC && c->cr0 & CR0_AM))
+		const unsigned ss_attr = within_page(esp, 20) ? flat_stack(c, (uint16_t)f[4], 3) : 0;
+		if (!ss_attr || drops_segments(c) || (flags & FL_AC && c->cr0 & CR0_AM))
 			return false;
-		c->seg[SS] = ss;
+		set_flat(&c->seg[SS], f[4] & 0xffffu, ss_attr);
 		c->gpr[ESP] = f[3];
 	} else if (cpl == 0) {
 		c->gpr[ESP] = esp + 12;
@@ -213,7 +207,7 @@ bool bt_fast_iret(struct vcpu *c)
 		return false;
 	}
 	c->eip = f[0];
-	c->seg[CS] = cs;
+	set_flat(&c->seg[CS], f[1] & 0xffffu, cs_attr);
 	c->cpl = cpl;
 	c->flags = flags & FL_ARITH;
 	c->df = flags & FL_DF;

@@ -252,6 +252,9 @@ static void gdt_moves(void)
 	load_gdt(TABLE, sizeof(gdt) - 1);
 	read_through("another GDT", SEL_DATA, false, IN_OTHER);
 	read_through("another GDT, cpl 3", SEL_DATA, true, IN_OTHER);
+	load_gdt((uint32_t)gdt, sizeof(gdt) - 1);
+	selector(SEL_DATA, false);
+	use(&to_fs);
 	load_gdt((uint32_t)gdt, (SEL_DATA | 7u) - 1);
 	selector(SEL_DATA, false);
 	expect_fault("a byte too short", &to_fs, X_GP, SEL_DATA & ~3);
