@@ -93,6 +93,7 @@ struct cpu_hot {
 	uint64_t insns; /* instructions begun in translated code; counted only if the translator is told to */
 	uint32_t kick;	/* nonzero: return to the run loop at the next chance */
 	uint32_t exit_arg; /* the low half of the address behind an exit's stub */
+	uint32_t selector; /* that a callout for a segment load is to load */
 	/* entry points of translator/entry.S, and what bt_go_exit and bt_go_miss call: see vmm/bt.c */
 	uint64_t go_callout, go_callout_light, go_callout_device, go_callout_end, go_exit, go_miss, on_exit;
 	uint64_t go_seg_load, go_sysenter, go_sysexit;

@@ -1,7 +1,7 @@
 /* entry_fast.S - segment loads, SYSENTER and SYSEXIT without a C call, for what kernels do all the time.
  *
  * Each begins like a callout. It looks whether the case is a common one, keeping the guest's flags in r11d and
- * eax, ecx and edx in the vcpu; if it is not, everything is put back and the callout to the interpreter follows.
+ * eax, ecx and edx in the vcpu; if it is not, everything is put back and a callout follows (vmm/bt_fast.c).
  * Then it changes the guest's state, and then nothing can go wrong any more. The last part looks at hot.kick and
  * only loads, as the tails of entry.S do and for the same reason: a kick signal that finds its PC there moves it
  * to the start of that part.
@@ -35,6 +35,7 @@
 /* A load of a segment register, called from translated code: r8d EIP, r9d CO_ARG_*, r10d the selector. */
 	.globl	bt_go_seg_load
 bt_go_seg_load:
+	movl	%r10d, V_SELECTOR(%r15)
 	BEGIN
 	movl	%eax, %r11d
 	testl	$0xfffc, %r10d
@@ -201,8 +202,8 @@ go_out:	movq	%rsp, V_RET_SP(%r15)
 bt_go_sysenter:
 	BEGIN
 	movl	%eax, %r11d
-	SYSENTER_SELECTOR transfer_slow
-	SPACE_FIND V_RECENT_SUPER, MV_SUPER_ID, transfer_slow
+	SYSENTER_SELECTOR sysenter_slow
+	SPACE_FIND V_RECENT_SUPER, MV_SUPER_ID, sysenter_slow
 	SPACE_ENTER V_SUPER_BASE
 	FLAT_SEGMENTS 0, 8, 0
 	movl	$0, V_CPL(%r15)
@@ -236,13 +237,13 @@ switch_kicked:
 bt_go_sysexit:
 	BEGIN
 	movl	%eax, %r11d
-	SYSENTER_SELECTOR transfer_slow
+	SYSENTER_SELECTOR sysexit_slow
 	movq	V_VIEW(%r15), %rax
 	cmpl	$0, MV_PENDING(%rax)
-	jne	transfer_slow
+	jne	sysexit_slow
 	testl	$SYSFLAGS_AC, V_SYSFLAGS(%r15)
-	jnz	transfer_slow
-	SPACE_FIND V_RECENT_USER, MV_USER_ID, transfer_slow
+	jnz	sysexit_slow
+	SPACE_FIND V_RECENT_USER, MV_USER_ID, sysexit_slow
 	SPACE_ENTER V_USER_BASE
 	FLAT_SEGMENTS 16+3, 24+3, ATTR_USER
 	movl	$3, V_CPL(%r15)
@@ -251,11 +252,18 @@ bt_go_sysexit:
 	movl	%eax, V_EIP(%r15)
 	jmp	bt_tail_switch_start
 
-transfer_slow:
+sysenter_slow:
 	PUT_BACK
-	.globl	bt_go_transfer
-bt_go_transfer:
-	movl	$CALLOUT_LIGHT, %r10d
+	.globl	bt_go_sysenter_slow
+bt_go_sysenter_slow:
+	movl	$CALLOUT_SYSENTER, %r10d
+	jmp	bt_go_callout_end
+
+sysexit_slow:
+	PUT_BACK
+	.globl	bt_go_sysexit_slow
+bt_go_sysexit_slow:
+	movl	$CALLOUT_SYSEXIT, %r10d
 	jmp	bt_go_callout_end
 
 	.section .note.GNU-stack,"",@progbits

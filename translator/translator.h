@@ -82,8 +82,10 @@ enum callout {
 	CO_STI,	     /* IF was just set and a request is pending; arg: length */
 	CO_INT,	     /* as CO_LIGHT, for int n */
 	CO_IRET,     /* ... and iret */
-	CO_VERIFY,   /* the beginning of a block, or of what follows a branch in it; arg: its number |
-			instruction << CO_VERIFY_INSN */
+	CO_SYSENTER,
+	CO_SYSEXIT,
+	CO_VERIFY, /* the beginning of a block, or of what follows a branch in it; arg: its number |
+		      instruction << CO_VERIFY_INSN */
 	CO_COUNT
 };
 
@@ -150,7 +152,7 @@ extern const char bt_tail_start[], bt_tail_end[], bt_tail_on_start[], bt_tail_on
 extern const char bt_tail_jump_start[], bt_tail_jump_end[];
 /* entry_fast.S */
 extern const char bt_go_callout_end[], bt_go_seg_load[], bt_go_sysenter[], bt_go_sysexit[];
-extern const char bt_go_transfer[]; /* what the latter two do in all but the common cases */
+extern const char bt_go_sysenter_slow[], bt_go_sysexit_slow[]; /* what these do in all but the common cases */
 extern const char bt_tail_seg_start[], bt_tail_seg_end[], bt_tail_switch_start[], bt_tail_switch_end[];
 
 #endif

@@ -648,8 +648,8 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	h->go_callout_device = (uint64_t)(uintptr_t)bt_go_callout_device;
 	h->go_callout_end = (uint64_t)(uintptr_t)bt_go_callout_end;
 	h->go_seg_load = (uint64_t)(uintptr_t)bt_go_seg_load;
-	h->go_sysenter = (uint64_t)(uintptr_t)(have_fsgsbase ? bt_go_sysenter : bt_go_transfer);
-	h->go_sysexit = (uint64_t)(uintptr_t)(have_fsgsbase ? bt_go_sysexit : bt_go_transfer);
+	h->go_sysenter = (uint64_t)(uintptr_t)(have_fsgsbase ? bt_go_sysenter : bt_go_sysenter_slow);
+	h->go_sysexit = (uint64_t)(uintptr_t)(have_fsgsbase ? bt_go_sysexit : bt_go_sysexit_slow);
 	h->go_exit = (uint64_t)(uintptr_t)bt_go_exit;
 	h->on_exit = (uint64_t)(uintptr_t)bt_on_exit;
 	h->go_miss = (uint64_t)(uintptr_t)bt_go_miss;

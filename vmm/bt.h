@@ -85,13 +85,13 @@ static inline uint64_t bt_seg_poison(const struct seg *s)
 }
 bool bt_fault(struct bt *bt);
 void bt_fpu_pointers(struct bt *bt); /* after the guest's FPU state has been stored */
-/* bt_fast.c: INT n, the EIP behind it being next_eip, and IRET; false: not a common case, nothing has
- * changed. */
-bool bt_fast_int(struct vcpu *c, uint8_t vector, uint32_t next_eip);
-bool bt_fast_iret(struct vcpu *c);
-/* A load of a segment register, described by CO_ARG_*, has been interpreted: remembers what it gave, for
- * entry_fast.S. */
-void bt_seg_learn(struct vcpu *c, uint32_t arg);
+/* bt_fast.c. arg: the callout's. EIP is that of the instruction, and afterwards where the guest goes on.
+ * False: not a common case, nothing has changed. */
+bool bt_fast_seg_load(struct vcpu *c, uint32_t arg); /* of hot.selector */
+bool bt_fast_int(struct vcpu *c, uint32_t arg);
+bool bt_fast_iret(struct vcpu *c, uint32_t arg);
+bool bt_fast_sysenter(struct vcpu *c, uint32_t arg);
+bool bt_fast_sysexit(struct vcpu *c, uint32_t arg);
 void bt_callouts_init(struct bt *bt);
 void bt_signals_install(struct bt *bt);
 void bt_code_written(struct bt *bt, uint64_t gpa, unsigned len);

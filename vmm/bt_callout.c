@@ -105,28 +105,48 @@ static int co_light(struct vcpu *c, uint32_t arg)
 	return r;
 }
 
+/* Those that are done here unless the case is an uncommon one. arg: as for co_light. */
 static int co_seg_load(struct vcpu *c, uint32_t arg)
 {
-	const uint32_t next = c->eip + (arg & 0xff);
-	const int r = co_light(c, arg);
+	cpu_fpu_live = true;
+	const bool done = bt_fast_seg_load(c, arg);
+	cpu_fpu_live = false;
+	if (!done)
+		return co_light(c, arg);
+	c->bt->st.callouts[CO_SEG_LOAD]++;
+	return !c->shadow && may_go(c) ? BT_GO_ON : BT_GO_OUT;
+}
 
-	if (c->eip == next)
-		bt_seg_learn(c, arg);
-	return r;
+static inline int co_transfer(struct vcpu *c, uint32_t arg, enum callout co,
+			      bool (*fast)(struct vcpu *, uint32_t))
+{
+	cpu_fpu_live = true;
+	const bool done = fast(c, arg);
+	cpu_fpu_live = false;
+	if (!done)
+		return co_light(c, arg);
+	c->bt->st.callouts[co]++;
+	return may_go(c) ? BT_GO_JUMP : BT_GO_OUT;
 }
 
 static int co_int(struct vcpu *c, uint32_t arg)
 {
-	if (!bt_fast_int(c, (uint8_t)(arg >> CO_ARG_VECTOR_SHIFT), c->eip + (arg & 0xff)))
-		return co_light(c, arg);
-	return may_go(c) ? BT_GO_JUMP : BT_GO_OUT;
+	return co_transfer(c, arg, CO_INT, bt_fast_int);
 }
 
 static int co_iret(struct vcpu *c, uint32_t arg)
 {
-	if (!bt_fast_iret(c))
-		return co_light(c, arg);
-	return may_go(c) ? BT_GO_JUMP : BT_GO_OUT;
+	return co_transfer(c, arg, CO_IRET, bt_fast_iret);
+}
+
+static int co_sysenter(struct vcpu *c, uint32_t arg)
+{
+	return co_transfer(c, arg, CO_SYSENTER, bt_fast_sysenter);
+}
+
+static int co_sysexit(struct vcpu *c, uint32_t arg)
+{
+	return co_transfer(c, arg, CO_SYSEXIT, bt_fast_sysexit);
 }
 
 static int co_access(struct vcpu *c, uint32_t arg)
@@ -161,5 +181,7 @@ void bt_callouts_init(struct bt *bt)
 	t[CO_SEG_LOAD] = (uint64_t)(uintptr_t)co_seg_load;
 	t[CO_INT] = (uint64_t)(uintptr_t)co_int;
 	t[CO_IRET] = (uint64_t)(uintptr_t)co_iret;
+	t[CO_SYSENTER] = (uint64_t)(uintptr_t)co_sysenter;
+	t[CO_SYSEXIT] = (uint64_t)(uintptr_t)co_sysexit;
 	t[CO_STI] = (uint64_t)(uintptr_t)co_sti;
 }

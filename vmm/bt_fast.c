@@ -1,11 +1,16 @@
-/* bt_fast.c - INT n and IRET of flat kernels without the interpreter, and what translated code is to know
- *about selectors.
+/* bt_fast.c - segment loads, INT n, IRET, SYSENTER and SYSEXIT without the interpreter's layers.
  *
- * Both ways of a 32-bit kernel whose segments are flat: an interrupt or trap gate to CPL 0, and a return to
- *CPL 0 or 3. A descriptor counts only if it is the one that such a kernel has, all its bits but those that
- *say nothing. All memory is reached through hits in the software TLB, which is what the interpreter would
- *use: nothing can fault, no store meets a trace. In every other case nothing has changed, and the interpreter
- *does it.
+ * Segment loads, SYSENTER and SYSEXIT come here when translator/entry_fast.S cannot do them alone: a
+ *descriptor that is not known yet, or reads differently; a page that is missing in the software TLB; another
+ *address space.
+ *
+ * INT n and IRET: both ways of a 32-bit kernel whose segments are flat, an interrupt or trap gate to CPL 0
+ *and a return to CPL 0 or 3. A descriptor counts only if it is the one that such a kernel has, all its bits
+ *but those that say nothing.
+ *
+ * Memory is reached through the software TLB, as the interpreter would, and in its order. What is not RAM or
+ *is traced has no entry there, so that nothing has an effect before all has been checked. If a function
+ *returns false, nothing has changed, and the interpreter does it.
  *
  *	if (bt_fast_int(c, vector, next_eip)) ...	c->eip, CPL, segments, stack, flags and space are the
  *handler's
@@ -40,22 +45,60 @@ static bool within_page(uint32_t lin, unsigned len)
 	return (lin & ~PAGE_MASK) <= PAGE_SIZE - len;
 }
 
+static uint32_t tag_of(uint32_t lin)
+{
+	return (lin & PAGE_MASK) | 1u;
+}
+
+/* The last access found nothing in the TLB, which is no more than that. */
+static struct {
+	bool any;
+	uint32_t lin;
+	unsigned acc;
+} miss;
+
+static __attribute__((noinline, cold)) void *missing(uint32_t lin, unsigned acc)
+{
+	miss.any = true;
+	miss.lin = lin;
+	miss.acc = acc;
+	return NULL;
+}
+
 static const void *readable(const struct vcpu *c, uint32_t lin, unsigned len)
 {
 	const struct tlb_entry *t = tlb_of(c, lin);
 
-	return t->rtag == ((lin & PAGE_MASK) | 1u) && within_page(lin, len) ? (const void *)(t->add + lin)
-									    : NULL;
+	if (!within_page(lin, len))
+		return NULL;
+	return t->rtag == tag_of(lin) ? (const void *)(t->add + lin) : missing(lin, ACC_READ);
 }
 
-/* Stores are logged only while the interpreter is on trial, so that ltag is as good. */
+/* To be asked for last. Stores are logged only while the interpreter is on trial, so that ltag is as good. */
 static void *writable(const struct vcpu *c, uint32_t lin, unsigned len)
 {
 	const struct tlb_entry *t = tlb_of(c, lin);
 
-	return (t->wtag | t->ltag) == ((lin & PAGE_MASK) | 1u) && within_page(lin, len)
-		       ? (void *)(t->add + lin)
-		       : NULL;
+	if (!within_page(lin, len))
+		return NULL;
+	return (t->wtag | t->ltag) == tag_of(lin) ? (void *)(t->add + lin) : missing(lin, ACC_WRITE);
+}
+
+/* More pages than one of these functions reads; they may want the same entry by turns. */
+#define PAGES_MAX 8u
+
+/* Looks the missing page up, as the access would, A and D bits included. True: it is in the TLB now. */
+static bool page_found(struct vcpu *c)
+{
+	const struct tlb_entry *t = tlb_of(c, miss.lin);
+	const struct exception saved = c->exc;
+
+	if (!miss.any)
+		return false;
+	miss.any = false;
+	(void)mem_probe(c, miss.lin, 1, miss.acc);
+	c->exc = saved;
+	return (miss.acc == ACC_WRITE ? t->wtag | t->ltag : t->rtag) == tag_of(miss.lin);
 }
 
 static bool read_pair(const struct vcpu *c, uint32_t lin, uint32_t v[2])
@@ -100,18 +143,52 @@ static bool stack_flat(const struct vcpu *c)
 	return !(c->hot.cur->mode & MODE_NF_SS);
 }
 
-void bt_seg_learn(struct vcpu *c, uint32_t arg)
+/* ------------------------------------------------------------------ segment loads */
+
+bool bt_fast_seg_load(struct vcpu *c, uint32_t arg)
 {
 	const unsigned s = arg >> CO_ARG_SEG_SHIFT & 7;
-	const uint16_t sel = c->seg[s].sel;
-	struct seg_known *k = &c->hot.segs_known[sel / 8 % CPU_SEGS_KNOWN];
+	const uint16_t sel = (uint16_t)c->hot.selector;
 	struct seg_known n = {.key = sel | (arg & CO_ARG_KEY)};
 
-	if (!!(arg & CO_ARG_USER) != (c->cpl == 3) || !translate_possible(c) ||
-	    !seg_load_foresee(c, s, sel, &n.raw, &n.seg) || (arg & CO_ARG_FLAT && !cpu_seg_flat_data(&n.seg)))
-		return;
+	if (!seg_load_foresee(c, s, sel, &n.raw, &n.seg) || (arg & CO_ARG_FLAT && !cpu_seg_flat_data(&n.seg)))
+		return false;
 	n.poison = bt_seg_poison(&n.seg);
-	*k = n;
+	c->hot.segs_known[sel / 8 % CPU_SEGS_KNOWN] = n;
+	c->seg[s] = n.seg;
+	c->hot.seg_base[s] = n.seg.base;
+	c->hot.seg_poison[s] = n.poison;
+	c->gpr[ESP] += arg >> CO_ARG_POP_SHIFT & 15;
+	c->eip += arg & 0xff;
+	if (s == SS)
+		c->shadow = 1;
+	return true;
+}
+
+/* ------------------------------------------------------------------ SYSENTER, SYSEXIT */
+
+static bool transfer(struct vcpu *c, int (*semantics)(struct vcpu *))
+{
+	const struct exception saved = c->exc;
+
+	if (semantics(c)) {
+		c->exc = saved;
+		return false;
+	}
+	bt_sync_space(c->bt);
+	return true;
+}
+
+bool bt_fast_sysenter(struct vcpu *c, uint32_t arg)
+{
+	(void)arg;
+	return transfer(c, cpu_sysenter);
+}
+
+bool bt_fast_sysexit(struct vcpu *c, uint32_t arg)
+{
+	(void)arg;
+	return transfer(c, cpu_sysexit);
 }
 
 /* ------------------------------------------------------------------ INT n */
@@ -130,8 +207,9 @@ static uint32_t *inner_stack(const struct vcpu *c, unsigned *sel, unsigned *attr
 	return *attr ? writable(c, *esp, 20) : NULL;
 }
 
-bool bt_fast_int(struct vcpu *c, uint8_t vector, uint32_t next_eip)
+static bool enter(struct vcpu *c, uint32_t arg)
 {
+	const uint8_t vector = (uint8_t)(arg >> CO_ARG_VECTOR_SHIFT);
 	unsigned cs_attr, ss, ss_attr;
 	uint32_t gate[2], esp, *frame;
 
@@ -154,7 +232,7 @@ bool bt_fast_int(struct vcpu *c, uint8_t vector, uint32_t next_eip)
 		if (!frame)
 			return false;
 	}
-	frame[0] = next_eip;
+	frame[0] = c->eip + (arg & 0xff);
 	frame[1] = c->seg[CS].sel;
 	frame[2] = cpu_eflags(c);
 	set_flat(&c->seg[CS], gate[0] >> 16 & 0xfffcu, cs_attr);
@@ -164,6 +242,17 @@ bool bt_fast_int(struct vcpu *c, uint8_t vector, uint32_t next_eip)
 	if (!(gate[1] & GATE_TRAP))
 		c->iflag = 0;
 	return true;
+}
+
+bool bt_fast_int(struct vcpu *c, uint32_t arg)
+{
+	for (unsigned n = 0; n < PAGES_MAX; n++) {
+		if (enter(c, arg))
+			return true;
+		if (!page_found(c))
+			break;
+	}
+	return false;
 }
 
 /* ------------------------------------------------------------------ IRET */
@@ -182,7 +271,7 @@ static bool drops_segments(const struct vcpu *c)
 	return false;
 }
 
-bool bt_fast_iret(struct vcpu *c)
+static bool leave(struct vcpu *c)
 {
 	const uint32_t system = FL_IOPL | FL_NT | FL_AC | FL_VIF | FL_VIP | FL_ID, esp = c->gpr[ESP];
 
@@ -216,4 +305,16 @@ bool bt_fast_iret(struct vcpu *c)
 	if (cpl == 3)
 		bt_sync_cpl(c->bt);
 	return true;
+}
+
+bool bt_fast_iret(struct vcpu *c, uint32_t arg)
+{
+	(void)arg;
+	for (unsigned n = 0; n < PAGES_MAX; n++) {
+		if (leave(c))
+			return true;
+		if (!page_found(c))
+			break;
+	}
+	return false;
 }

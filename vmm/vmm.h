@@ -226,6 +226,8 @@ int cr_write(struct vcpu *c, unsigned n, uint32_t value);
 uint32_t cr_read(struct vcpu *c, unsigned n);
 int cpu_int(struct vcpu *c, uint8_t vector, uint32_t next_eip); /* INT n / INT3 / INTO software interrupt */
 int cpu_iret(struct vcpu *c, unsigned opsize);			 /* opsize 2 or 4 */
+int cpu_sysenter(struct vcpu *c);
+int cpu_sysexit(struct vcpu *c);
 
 /* ------------------------------------------------------------------ logging (-d) and statistics */
 enum log_cat { LOG_IN_ASM, LOG_OP, LOG_OUT_ASM, LOG_INT, LOG_MMU, LOG_TRACE, LOG_CPU, LOG_UNIMP, LOG_EXEC, LOG_DEV, LOG_CATS };

@@ -509,11 +509,10 @@ static void flat_segments(struct vcpu *c, uint16_t cs, uint16_t ss, unsigned dpl
 	c->cpl = dpl;
 }
 
-int op_sysenter(struct vcpu *c, const struct insn *i)
+int cpu_sysenter(struct vcpu *c)
 {
 	uint16_t cs = c->sysenter_cs & 0xfffcu;
 
-	(void)i;
 	if (!cpu_protected(c) || cs == 0)
 		return cpu_raise_error(c, VEC_GP, 0);
 	c->sysflags &= ~(FL_VM | FL_RF);
@@ -521,20 +520,31 @@ int op_sysenter(struct vcpu *c, const struct insn *i)
 	flat_segments(c, cs, (uint16_t)(cs + 8), 0);
 	c->gpr[ESP] = c->sysenter_esp;
 	c->eip = c->sysenter_eip;
-	return INSN_JUMPED;
+	return 0;
 }
 
-int op_sysexit(struct vcpu *c, const struct insn *i)
+int cpu_sysexit(struct vcpu *c)
 {
 	uint16_t cs = c->sysenter_cs & 0xfffcu;
 
-	(void)i;
 	if (!cpu_protected(c) || cs == 0 || c->cpl != 0)
 		return cpu_raise_error(c, VEC_GP, 0);
 	flat_segments(c, (uint16_t)((cs + 16) | 3), (uint16_t)((cs + 24) | 3), 3);
 	c->gpr[ESP] = c->gpr[ECX];
 	c->eip = c->gpr[EDX];
-	return INSN_JUMPED;
+	return 0;
+}
+
+int op_sysenter(struct vcpu *c, const struct insn *i)
+{
+	(void)i;
+	return cpu_sysenter(c) ? -1 : INSN_JUMPED;
+}
+
+int op_sysexit(struct vcpu *c, const struct insn *i)
+{
+	(void)i;
+	return cpu_sysexit(c) ? -1 : INSN_JUMPED;
 }
 
 int op_ud(struct vcpu *c, const struct insn *i)
