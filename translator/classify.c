@@ -387,8 +387,16 @@ static bool uses_devices(const struct insn *i, enum insn_class cl)
 	}
 }
 
+/* fxsave, fxrstor */
+static bool is_fxsr(const struct insn *i)
+{
+	return i->opmap == 1 && i->opcode == 0xae && i->mod != 3 && i->reg < 2;
+}
+
 enum callout insn_callout(const struct insn *i, enum insn_class cl)
 {
+	if (cl == CL_INTERP && is_fxsr(i))
+		return i->reg ? CO_FXRSTOR : CO_FXSAVE;
 	if (uses_fpu(i, cl))
 		return CO_INTERP;
 	if (uses_devices(i, cl))
@@ -412,6 +420,11 @@ enum callout insn_callout(const struct insn *i, enum insn_class cl)
 	default:
 		return CO_LIGHT;
 	}
+}
+
+bool callout_uses_fpu(enum callout co)
+{
+	return co == CO_INTERP || co == CO_FXSAVE || co == CO_FXRSTOR;
 }
 
 bool insn_may_fault(const struct insn *i, enum insn_class cl)

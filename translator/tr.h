@@ -69,6 +69,7 @@ bool insn_repeatable(const struct insn *i);
 /* How the interpreter is called for it: what it has to do with the FPU, devices and the CPU's mode decides.
  */
 enum callout insn_callout(const struct insn *i, enum insn_class cl);
+bool callout_uses_fpu(enum callout co);
 /* May raise an exception or leave the block: flags must be right before it. */
 bool insn_may_fault(const struct insn *i, enum insn_class cl);
 

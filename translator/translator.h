@@ -82,6 +82,8 @@ enum callout {
 	CO_STI,	     /* IF was just set and a request is pending; arg: length */
 	CO_INT,	     /* as CO_LIGHT, for int n */
 	CO_IRET,     /* ... and iret */
+	CO_FXSAVE,   /* as CO_LIGHT, for instructions that store or load all of the FPU state */
+	CO_FXRSTOR,
 	CO_SYSENTER,
 	CO_SYSEXIT,
 	CO_VERIFY, /* the beginning of a block, or of what follows a branch in it; arg: its number |

@@ -105,6 +105,36 @@ static int co_light(struct vcpu *c, uint32_t arg)
 	return r;
 }
 
+/* FXSAVE and FXRSTOR: the state is in the unit, so that each takes only one of the two transfers of
+ * co_interp. */
+static int co_fxsave(struct vcpu *c, uint32_t arg)
+{
+	c->bt->st.callouts[CO_FXSAVE]++;
+	__asm__ volatile("fxsave %0" : "=m"(c->fpu));
+	bt_fpu_pointers(c->bt);
+	cpu_fpu_live = true;
+	const int r = interp_one(c, arg, false);
+	cpu_fpu_live = false;
+	return r;
+}
+
+/* Of a state that is loaded byte 5 is 0: that tells whether one was loaded or an exception came instead. */
+static int co_fxrstor(struct vcpu *c, uint32_t arg)
+{
+	uint8_t *unused = &c->fpu.fxsave[5];
+
+	c->bt->st.callouts[CO_FXRSTOR]++;
+	if (!(c->cr4 & CR4_OSFXSR)) /* a part of the state stays */
+		__asm__ volatile("fxsave %0" : "=m"(c->fpu));
+	*unused = 1;
+	cpu_fpu_live = true;
+	const int r = interp_one(c, arg, false);
+	cpu_fpu_live = false;
+	if (!*unused)
+		__asm__ volatile("fxrstor %0" : : "m"(c->fpu));
+	return r;
+}
+
 /* Those that are done here unless the case is an uncommon one. arg: as for co_light. */
 static int co_seg_load(struct vcpu *c, uint32_t arg)
 {
@@ -181,6 +211,8 @@ void bt_callouts_init(struct bt *bt)
 	t[CO_SEG_LOAD] = (uint64_t)(uintptr_t)co_seg_load;
 	t[CO_INT] = (uint64_t)(uintptr_t)co_int;
 	t[CO_IRET] = (uint64_t)(uintptr_t)co_iret;
+	t[CO_FXSAVE] = (uint64_t)(uintptr_t)co_fxsave;
+	t[CO_FXRSTOR] = (uint64_t)(uintptr_t)co_fxrstor;
 	t[CO_SYSENTER] = (uint64_t)(uintptr_t)co_sysenter;
 	t[CO_SYSEXIT] = (uint64_t)(uintptr_t)co_sysexit;
 	t[CO_STI] = (uint64_t)(uintptr_t)co_sti;
