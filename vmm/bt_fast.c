@@ -33,11 +33,12 @@
 #define GATE_32	  0x00008e00u
 #define GATE_TRAP 0x00000100u
 
-/* ------------------------------------------------------------------ memory, as a supervisor sees it */
+/* ------------------------------------------------------------------ memory */
 
-static const struct tlb_entry *tlb_of(const struct vcpu *c, uint32_t lin)
+static const struct tlb_entry *tlb_of(const struct vcpu *c, uint32_t lin, unsigned acc)
 {
-	return &((const struct soft_tlb *)(const void *)c->mem)->e[0][(lin >> PAGE_SHIFT) % TLB_SIZE];
+	return &((const struct soft_tlb *)(const void *)c->mem)
+			->e[!!(acc & ACC_USER)][(lin >> PAGE_SHIFT) % TLB_SIZE];
 }
 
 static bool within_page(uint32_t lin, unsigned len)
@@ -65,9 +66,10 @@ static __attribute__((noinline, cold)) void *missing(uint32_t lin, unsigned acc)
 	return NULL;
 }
 
+/* Data as a supervisor reads it. */
 static const void *readable(const struct vcpu *c, uint32_t lin, unsigned len)
 {
-	const struct tlb_entry *t = tlb_of(c, lin);
+	const struct tlb_entry *t = tlb_of(c, lin, ACC_READ);
 
 	if (!within_page(lin, len))
 		return NULL;
@@ -77,11 +79,22 @@ static const void *readable(const struct vcpu *c, uint32_t lin, unsigned len)
 /* To be asked for last. Stores are logged only while the interpreter is on trial, so that ltag is as good. */
 static void *writable(const struct vcpu *c, uint32_t lin, unsigned len)
 {
-	const struct tlb_entry *t = tlb_of(c, lin);
+	const struct tlb_entry *t = tlb_of(c, lin, ACC_WRITE);
 
 	if (!within_page(lin, len))
 		return NULL;
 	return (t->wtag | t->ltag) == tag_of(lin) ? (void *)(t->add + lin) : missing(lin, ACC_WRITE);
+}
+
+/* Code at privilege cpl. */
+static const uint8_t *fetchable(const struct vcpu *c, uint32_t lin, unsigned len, unsigned cpl)
+{
+	const unsigned acc = ACC_EXEC | (cpl == 3 ? ACC_USER : 0);
+	const struct tlb_entry *t = tlb_of(c, lin, acc);
+
+	if (!within_page(lin, len))
+		return NULL;
+	return t->xtag == tag_of(lin) ? (const uint8_t *)(t->add + lin) : missing(lin, acc);
 }
 
 /* More pages than one of these functions reads; they may want the same entry by turns. */
@@ -90,7 +103,7 @@ static void *writable(const struct vcpu *c, uint32_t lin, unsigned len)
 /* Looks the missing page up, as the access would, A and D bits included. True: it is in the TLB now. */
 static bool page_found(struct vcpu *c)
 {
-	const struct tlb_entry *t = tlb_of(c, miss.lin);
+	const struct tlb_entry *t = tlb_of(c, miss.lin, miss.acc);
 	const struct exception saved = c->exc;
 
 	if (!miss.any)
@@ -98,7 +111,9 @@ static bool page_found(struct vcpu *c)
 	miss.any = false;
 	(void)mem_probe(c, miss.lin, 1, miss.acc);
 	c->exc = saved;
-	return (miss.acc == ACC_WRITE ? t->wtag | t->ltag : t->rtag) == tag_of(miss.lin);
+	return (miss.acc & ACC_WRITE  ? t->wtag | t->ltag
+		: miss.acc & ACC_EXEC ? t->xtag
+				      : t->rtag) == tag_of(miss.lin);
 }
 
 static bool read_pair(const struct vcpu *c, uint32_t lin, uint32_t v[2])
@@ -271,6 +286,36 @@ static bool drops_segments(const struct vcpu *c)
 	return false;
 }
 
+/* RF holds for one instruction, and where no breakpoints are enabled only those show it that store EFLAGS:
+ * interrupts by instruction, and transfers that may switch tasks. Whether the instruction at eip is none of
+ * these. */
+static bool hides_rf(const struct vcpu *c, uint32_t eip, unsigned cpl)
+{
+	const uint8_t *p = fetchable(c, eip, 4, cpl);
+
+	for (unsigned i = 0; p && i < 4; i++)
+		switch (p[i]) {
+		case 0x26: /* prefixes */
+		case 0x2e:
+		case 0x36:
+		case 0x3e:
+		case 0x64 ... 0x67:
+		case 0xf0:
+		case 0xf2:
+		case 0xf3:
+			break;
+		case 0x9a: /* call, int3, int, into, iret, jmp, int1, and what FF may be */
+		case 0xcc ... 0xcf:
+		case 0xea:
+		case 0xf1:
+		case 0xff:
+			return false;
+		default:
+			return true;
+		}
+	return false;
+}
+
 static bool leave(struct vcpu *c)
 {
 	const uint32_t system = FL_IOPL | FL_NT | FL_AC | FL_VIF | FL_VIP | FL_ID, esp = c->gpr[ESP];
@@ -278,11 +323,11 @@ static bool leave(struct vcpu *c)
 	if (c->cpl != 0 || c->nmi_blocked || c->sysflags & FL_NT || !stack_flat(c))
 		return false;
 	const uint32_t *f = readable(c, esp, 12);
-	if (!f || f[2] & (FL_VM | FL_RF | FL_TF))
+	if (!f || f[2] & (FL_VM | FL_TF))
 		return false;
 	const unsigned cpl = f[1] & 3u, cs_attr = flat_code(c, (uint16_t)f[1], cpl);
 	const uint32_t flags = f[2];
-	if (!cs_attr)
+	if (!cs_attr || (flags & FL_RF && (c->request || !hides_rf(c, f[0], cpl))))
 		return false;
 	if (cpl == 3) {
 		const unsigned ss_attr = within_page(esp, 20) ? flat_stack(c, (uint16_t)f[4], 3) : 0;
