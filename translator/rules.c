@@ -25,13 +25,20 @@ static bool flags_dead(const struct tr *t, unsigned i)
 	return !(t->live[i] & FL_ARITH);
 }
 
+/* div, idiv */
+static bool divides(const struct insn *in)
+{
+	return in->opmap == 0 && (in->opcode & 0xfe) == 0xf6 && in->reg >= 6;
+}
+
 /* The callout to the interpreter for instruction i. */
 static void interp_at(struct tr *t, struct emitter *e, unsigned i)
 {
 	uint32_t arg = t->insn[i].len | (uint32_t)t->class[i] << 8;
 
 	if (tr_site(t, i) & SITE_CALLOUT)
-		arg |= site_index(tr_gpa(t, i), t->rq->mode & MODE_USER) << 16 | CO_ARG_SITE;
+		arg |= site_index(tr_gpa(t, i), t->rq->mode & MODE_USER) << 16 | CO_ARG_SITE |
+		       (divides(&t->insn[i]) ? CO_ARG_EXCEPTION : 0);
 	tr_callout(t, e, insn_callout(&t->insn[i], (enum insn_class)t->class[i]), tr_eip(t, i), arg);
 }
 
@@ -711,6 +718,9 @@ unsigned rule_emit(struct tr *t, unsigned i)
 
 	switch (cl) {
 	case CL_IDENT:
+		if (divides(&t->insn[i]) && tr_site(t, i) & SITE_CALLOUT)
+			return interp(t, i);
+		return ident_emit(t, i) ? 1 : interp(t, i);
 	case CL_IDENT_FPU:
 		return ident_emit(t, i) ? 1 : interp(t, i);
 	case CL_LEA:

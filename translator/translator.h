@@ -91,6 +91,7 @@ enum callout {
 	CO_COUNT
 };
 
+#define CO_ARG_EXCEPTION    0x4000u /* with CO_ARG_SITE: an exception is a reason for the callout, too */
 #define CO_ARG_SITE	    0x80000000u
 #define CO_ARG_VECTOR_SHIFT 16 /* CO_INT: which */
 /* Of a load of a segment register: what besides the selector its effect depends on. */

@@ -77,7 +77,8 @@ static inline __attribute__((always_inline)) int interp_one(struct vcpu *c, uint
 		return BT_GO_OUT;
 	}
 	if (arg & CO_ARG_SITE)
-		site_done(bt, arg >> 16 & SITE_INDEX_MAX, watched_accesses(c) != watched);
+		site_done(bt, arg >> 16 & SITE_INDEX_MAX,
+			  watched_accesses(c) != watched || (arg & CO_ARG_EXCEPTION && c->eip != next));
 	return access ? go_access(bt, next, gen) : go(bt, next, gen);
 }
 

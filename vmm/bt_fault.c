@@ -6,6 +6,7 @@
  */
 #include "vmm/bt.h"
 
+#define TRAP_DE 0
 #define TRAP_PF 14
 
 /* The largest memory operand of an instruction that is translated. */
@@ -194,9 +195,11 @@ bool bt_fault(struct bt *bt)
 			again = false;
 		}
 	} else {
-		/* #DE, #MF, #XM: the interpreter knows how. */
+		/* #DE, #MF, #XM: the interpreter knows how. Who divides by zero on purpose does so often. */
 		bt->st.faults_arith++;
 		precise(bt, &s, false);
+		if (c->hot.fault_trap == TRAP_DE && site_trapped(s.gpa, s.b->mode & MODE_USER))
+			adapt(bt, &s, SITE_CALLOUT);
 		emulate(bt);
 	}
 	bt->st.tsc_fault += __builtin_ia32_rdtsc() - t0;

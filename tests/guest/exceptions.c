@@ -565,6 +565,32 @@ static void double_fault_task(void)
 	paging_off();
 }
 
+__asm__(".text\nskip_divide: addl $2, (%esp); iretl");
+LABEL(skip_divide);
+
+/* One division that fails and succeeds by turns, the turns of different lengths. */
+static void many_divisions(void)
+{
+	uint32_t skipped = 0, wrong = 0;
+
+	set_gate(X_DE, skip_divide, GATE_INT32);
+	for (uint32_t length = 1; length < 300; length *= 2) {
+		for (uint32_t i = 0; i < 4 * length; i++) {
+			volatile uint32_t chosen = i / length & 1 ? 7 : 0; /* one instruction for both */
+			uint32_t low = 1000000 + i, high = 0, divisor = chosen;
+
+			__asm__ volatile("divl %2" : "+a"(low), "+d"(high) : "c"(divisor) : "cc", "memory");
+			if (divisor)
+				wrong += low != (1000000 + i) / 7 || high != (1000000 + i) % 7;
+			else
+				skipped += low == 1000000 + i && high == 0;
+		}
+	}
+	set_default_gate(X_DE, 0);
+	check("divisions by zero", skipped, 2 * 511);
+	check("other results that are wrong", wrong, 0);
+}
+
 void test(void)
 {
 	set_segment(SEL_NOT_PRESENT, 0, 0xfffff, (SEG_DATA32 | SEG_G) & ~SEG_PRESENT);
@@ -577,6 +603,7 @@ void test(void)
 	set_segment(SEL_SYSTEM, 0, 0xffff, SEG_LDT);
 
 	divide_error();
+	many_divisions();
 	traps();
 	bound();
 	invalid_opcode();
