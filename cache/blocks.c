@@ -3,12 +3,15 @@
 
 #include <string.h>
 
+/* Blocks of the same 32 bytes of code have neighbouring heads, which one line of the CPU's cache holds: who
+ * translates or runs one asks for those beside it soon. */
 static uint32_t hash_of(uint64_t gpa, uint32_t eip, uint32_t mode)
 {
-	uint32_t h = (uint32_t)gpa * 0x9e3779b1u;
+	uint32_t h = (uint32_t)(gpa >> 5) * 0x9e3779b1u;
 
-	h ^= (eip + mode * 0x85ebca6bu) * 0xc2b2ae35u;
-	return (h ^ h >> 16) & (HASH_SIZE - 1);
+	h ^= ((eip >> 5) + mode * 0x85ebca6bu) * 0xc2b2ae35u;
+	h ^= h >> 16;
+	return (h << 3 | (eip >> 2 & 7)) & (HASH_SIZE - 1);
 }
 
 /* Two pages may share a list; walkers compare addresses anyway. */

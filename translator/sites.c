@@ -34,6 +34,23 @@ static_assert(SITES <= SITE_INDEX_MAX + 1, "an index fits a callout's argument")
 static struct site table[SITES];
 static uint32_t used;
 
+/* Which 64 bytes of code have a site, hashed: the translator asks for each instruction, and hardly any has
+ * one. Entries come one by one and go all at once. */
+#define LINES 32768u
+static uint64_t lines[LINES / 64];
+
+static uint32_t line_of(uint64_t gpa)
+{
+	return (uint32_t)((gpa >> 6) * 0x9e3779b97f4a7c15ull >> 49);
+}
+
+static bool line_has_site(uint64_t gpa)
+{
+	const uint32_t n = line_of(gpa);
+
+	return lines[n / 64] >> n % 64 & 1;
+}
+
 static uint64_t key_of(uint64_t gpa, bool user)
 {
 	return gpa << 1 | user | 1ull << 63;
@@ -50,7 +67,7 @@ static struct site *find(uint64_t key)
 
 unsigned site_get(uint64_t gpa, bool user)
 {
-	return find(key_of(gpa, user))->flags;
+	return line_has_site(gpa) ? find(key_of(gpa, user))->flags : 0;
 }
 
 static struct site *find_or_add(uint64_t gpa, bool user)
@@ -64,6 +81,7 @@ static struct site *find_or_add(uint64_t gpa, bool user)
 		s = find(key_of(gpa, user));
 	}
 	s->key = key_of(gpa, user);
+	lines[line_of(gpa) / 64] |= 1ull << line_of(gpa) % 64;
 	used++;
 	return s;
 }
@@ -131,6 +149,7 @@ void site_forget(uint64_t gpa, unsigned len)
 void site_forget_all(void)
 {
 	memset(table, 0, sizeof table);
+	memset(lines, 0, sizeof lines);
 	used = 0;
 }
 
