@@ -60,11 +60,13 @@ int cache_init(struct cache *k, uint32_t size, char *err, size_t errlen)
 	k->exits = map_or_null(k->max_exits * sizeof *k->exits, PROT_READ | PROT_WRITE, anon, -1);
 	k->hash = map_or_null(HASH_SIZE * sizeof *k->hash, PROT_READ | PROT_WRITE, anon, -1);
 	k->pages = map_or_null(PAGES_SIZE * sizeof *k->pages, PROT_READ | PROT_WRITE, anon, -1);
+	k->cross = map_or_null(CROSS_SIZE * sizeof *k->cross, PROT_READ | PROT_WRITE, anon, -1);
+	k->covered = map_or_null(COVERED_BITS / 8, PROT_READ | PROT_WRITE, anon, -1);
 	k->rets = map_or_null(RETS_SIZE * sizeof *k->rets, PROT_READ | PROT_WRITE, anon, -1);
 	k->spaces = map_or_null(MAX_SPACES * sizeof *k->spaces, PROT_READ | PROT_WRITE, anon, -1);
 	k->slot_logs = map_or_null(LOGS_BYTES, PROT_READ | PROT_WRITE, anon, -1);
 	if (!k->rw || !k->rx || !k->blocks || !k->entries || !k->sides || !k->exits || !k->hash ||
-	    !k->pages || !k->rets || !k->spaces || !k->slot_logs)
+	    !k->pages || !k->cross || !k->covered || !k->rets || !k->spaces || !k->slot_logs)
 		goto fail;
 	if (space_init_tables(k) < 0) {
 		snprintf(err, errlen,
@@ -94,6 +96,8 @@ void cache_destroy(struct cache *k)
 	munmap(k->exits, k->max_exits * sizeof *k->exits);
 	munmap(k->hash, HASH_SIZE * sizeof *k->hash);
 	munmap(k->pages, PAGES_SIZE * sizeof *k->pages);
+	munmap(k->cross, CROSS_SIZE * sizeof *k->cross);
+	munmap(k->covered, COVERED_BITS / 8);
 	munmap(k->rets, RETS_SIZE * sizeof *k->rets);
 	munmap(k->spaces, MAX_SPACES * sizeof *k->spaces);
 	munmap(k->slot_logs, LOGS_BYTES);
@@ -111,6 +115,8 @@ void cache_flush(struct cache *k)
 	k->cold = k->stubs;
 	memset(k->hash, 0, HASH_SIZE * sizeof *k->hash);
 	memset(k->pages, 0, PAGES_SIZE * sizeof *k->pages);
+	memset(k->cross, 0, CROSS_SIZE * sizeof *k->cross);
+	memset(k->covered, 0, COVERED_BITS / 8);
 	memset(k->rets, 0, RETS_SIZE * sizeof *k->rets);
 	for (uint32_t i = 0; i < k->nspaces; i++)
 		if (k->spaces[i].used)

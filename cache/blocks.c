@@ -3,15 +3,19 @@
 
 #include <string.h>
 
-/* Blocks of the same 32 bytes of code have neighbouring heads, which one line of the CPU's cache holds: who
- * translates or runs one asks for those beside it soon. */
+/* Addresses in the same 32 bytes of code have neighbouring heads, which one line of the CPU's cache holds:
+ * who translates or runs a block asks for those beside it soon. */
+static uint32_t spread(uint32_t h, uint32_t eip)
+{
+	h ^= h >> 16;
+	return h << 3 | (eip >> 2 & 7);
+}
+
 static uint32_t hash_of(uint64_t gpa, uint32_t eip, uint32_t mode)
 {
-	uint32_t h = (uint32_t)(gpa >> 5) * 0x9e3779b1u;
+	const uint32_t h = (uint32_t)(gpa >> 5) * 0x9e3779b1u;
 
-	h ^= ((eip >> 5) + mode * 0x85ebca6bu) * 0xc2b2ae35u;
-	h ^= h >> 16;
-	return (h << 3 | (eip >> 2 & 7)) & (HASH_SIZE - 1);
+	return spread(h ^ ((eip >> 5) + mode * 0x85ebca6bu) * 0xc2b2ae35u, eip) & (HASH_SIZE - 1);
 }
 
 /* Two pages may share a list; walkers compare addresses anyway. */
@@ -32,7 +36,7 @@ struct block *cache_lookup(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t
 
 static struct ret_point **ret_slot(const struct cache *k, uint32_t eip)
 {
-	return &k->rets[(eip * 0x9e3779b1u) >> 18 & (RETS_SIZE - 1)];
+	return &k->rets[spread((eip >> 5) * 0x9e3779b1u, eip) & (RETS_SIZE - 1)];
 }
 
 struct ret_point *cache_ret_point(const struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode)
@@ -93,6 +97,24 @@ static void hash_remove(struct cache *k, struct block *b)
 	*p = b->hash_next;
 }
 
+/* ---- which code is inside a block */
+
+static uint32_t covered_bit(uint64_t gpa)
+{
+	return (uint32_t)((gpa >> 5) * 0x9e3779b97f4a7c15ull >> 32) & (COVERED_BITS - 1);
+}
+
+static void cover(struct cache *k, const struct block *b)
+{
+	for (uint64_t at = b->gpa; at >> 5 <= (b->gpa + b->len - 1) >> 5; at += 32)
+		k->covered[covered_bit(at) / 64] |= 1ull << covered_bit(at) % 64;
+}
+
+static bool perhaps_covered(const struct cache *k, uint64_t gpa)
+{
+	return k->covered[covered_bit(gpa) / 64] >> covered_bit(gpa) % 64 & 1;
+}
+
 struct block *cache_new(struct cache *k)
 {
 	assert(k->nblocks < k->max_blocks);
@@ -127,6 +149,7 @@ void cache_commit(struct cache *k, struct block *b)
 		*p = b;
 	}
 	rets_add(k, b);
+	cover(k, b);
 	b->valid = true;
 	k->stats.blocks_made++;
 	k->stats.blocks_now++;
@@ -166,6 +189,7 @@ static void poison_entries(struct cache *k, struct block *b)
 static void drop_entry(struct cache *k, struct block *e)
 {
 	hash_remove(k, e);
+	cross_remove(k, e);
 	while (e->incoming)
 		cache_unchain(k, e->incoming);
 	cache_put_miss_jump(k, e->host);
@@ -179,6 +203,7 @@ void cache_drop(struct cache *k, struct block *b)
 	for (struct block *e = b->entries; e; e = e->entry_next)
 		drop_entry(k, e);
 	hash_remove(k, b);
+	cross_remove(k, b);
 	page_unlink(k, b, b->gpa);
 	if (b->len2)
 		page_unlink(k, b, b->gpa2);
@@ -249,7 +274,7 @@ struct block *cache_enter(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t 
 {
 	struct block **slot = page_slot(k, gpa);
 
-	if (k->nentries == k->max_entries)
+	if (k->nentries == k->max_entries || !perhaps_covered(k, gpa))
 		return NULL;
 	for (struct block *b = *slot; b; b = *page_link(k, b, slot)) {
 		const uint32_t guest = eip - b->eip;

@@ -78,6 +78,7 @@ struct block {
 	uint64_t gpa;
 	uint32_t eip;
 	uint32_t mode;
+	struct block *hash_next;
 	uint32_t host;	   /* arena offset of the hot code: what table slots and chained exits lead to */
 	uint32_t host_end; /* end of hot code */
 	uint32_t cold, cold_end; /* cold code */
@@ -89,14 +90,15 @@ struct block {
 	uint8_t nexits;
 	bool valid;
 	bool fpu;	  /* some instruction may use x87, MMX or SSE state */
+	bool cross;	  /* cache_cut_cross may find something in incoming */
 	uint8_t prologue; /* bytes of hot code at the beginning of each part, before its first instruction */
 	uint8_t nrets;
 	struct ret_point rets[CACHE_MAX_CALLS];
 	struct exit_link *exits; /* nexits of them, consecutive in cache.exits */
 	struct exit_link *incoming;
 	struct side_entry *side; /* ninsn rows */
-	struct block *hash_next;
 	struct block *page_next[2]; /* lists of the one or two guest-physical pages */
+	struct block *cross_next;   /* in cache.cross, if cross */
 	struct block *entries;	    /* the entries made in it */
 	struct block *entry_next;
 };
@@ -133,6 +135,8 @@ struct cache {
 	uint32_t nentries, max_entries;
 	struct block **hash;
 	struct block **pages;	 /* hash of guest-physical page -> list; see page_slot() */
+	struct block **cross; /* hash of linear page -> blocks that may be reached from other pages by a chain */
+	uint64_t *covered;    /* filter: which 32 bytes of guest memory have code in some block */
 	struct ret_point **rets; /* hash of the return address */
 	struct space *spaces;
 	uint32_t *slot_logs; /* CACHE_SLOT_LOG for each space */

@@ -6,24 +6,28 @@
 
 #include "cache/cache.h"
 
-#define HASH_SIZE   65536u
-#define PAGES_SIZE  CACHE_PAGE_LISTS
-#define RETS_SIZE   16384u
-#define MAX_SPACES  192u
-#define SPACES_MIN  4u
+#define HASH_SIZE    65536u
+#define PAGES_SIZE   CACHE_PAGE_LISTS
+#define RETS_SIZE    65536u
+#define CROSS_SIZE   4096u
+#define COVERED_BITS (1u << 19)
+#define MAX_SPACES   192u
+#define SPACES_MIN   4u
 
-#define ARENA_FIRST 64u /* where block code begins; below: the miss stub, and offset 0 means "none" */
+#define ARENA_FIRST  64u /* where block code begins; below: the miss stub, and offset 0 means "none" */
 
-#define TABLE_BYTES (1ull << 34) /* four bytes for each EIP; of address space, that is */
-#define SLOTS_KEPT  1500u
-#define STACK_BYTES 32768u
-#define LOGS_BYTES  (MAX_SPACES * CACHE_SLOT_LOG * sizeof(uint32_t))
+#define TABLE_BYTES  (1ull << 34) /* four bytes for each EIP; of address space, that is */
+#define SLOTS_KEPT   1500u
+#define STACK_BYTES  32768u
+#define LOGS_BYTES   (MAX_SPACES * CACHE_SLOT_LOG * sizeof(uint32_t))
 
 /* Writes a jump to the miss handler, CACHE_MIN_BYTES long, at an arena offset; not at that of the miss stub.
  */
 void cache_put_miss_jump(struct cache *k, uint32_t at);
 void rets_add(struct cache *k, struct block *b);
 void rets_remove(struct cache *k, struct block *b);
+/* Forgets that other pages may lead to b. */
+void cross_remove(struct cache *k, struct block *b);
 int space_init_tables(struct cache *k);
 /* In all spaces of this mode: the slot of eip, if it leads to from, leads to to. */
 void space_redirect(struct cache *k, uint32_t mode, uint32_t eip, uint32_t from, uint32_t to);

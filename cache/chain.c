@@ -21,9 +21,39 @@ static void put_rel32(struct cache *k, uint32_t at, uint8_t opcode, uint32_t to)
 	memcpy(k->rw + at + 1, &rel, 4);
 }
 
+static struct block **cross_list(const struct cache *k, uint32_t page)
+{
+	return &k->cross[page & (CROSS_SIZE - 1)];
+}
+
+static void cross_add(struct cache *k, struct block *b)
+{
+	struct block **list = cross_list(k, b->eip >> PAGE_SHIFT);
+
+	if (b->cross)
+		return;
+	b->cross = true;
+	b->cross_next = *list;
+	*list = b;
+}
+
+void cross_remove(struct cache *k, struct block *b)
+{
+	struct block **p = cross_list(k, b->eip >> PAGE_SHIFT);
+
+	if (!b->cross)
+		return;
+	while (*p != b)
+		p = &(*p)->cross_next;
+	*p = b->cross_next;
+	b->cross = false;
+}
+
 void cache_chain(struct cache *k, struct exit_link *e, struct block *to)
 {
 	assert(!e->to && to->valid);
+	if (e->cross || to->len2)
+		cross_add(k, to);
 	e->to = to;
 	e->next = to->incoming;
 	to->incoming = e;
@@ -131,18 +161,24 @@ void cache_unlink_exits(struct cache *k, struct block *b)
 		cache_unchain(k, &b->exits[i]);
 }
 
+static void cut_cross_of(struct cache *k, struct block *b, uint32_t lin, uint32_t pages)
+{
+	const bool starts = (b->eip - lin) >> PAGE_SHIFT < pages;
+	const bool ends = b->len2 && (b->eip + PAGE_SIZE - lin) >> PAGE_SHIFT < pages;
+
+	for (struct exit_link *e = starts || ends ? b->incoming : NULL, *next; e; e = next) {
+		next = e->next;
+		if (e->cross || ends)
+			cache_unchain(k, e);
+	}
+}
+
 void cache_cut_cross(struct cache *k, uint32_t lin, uint32_t pages)
 {
-	for (uint32_t i = 0; i < k->nblocks + k->nentries; i++) {
-		struct block *b = i < k->nblocks ? &k->blocks[i] : &k->entries[i - k->nblocks];
-		bool starts = (b->eip - lin) >> PAGE_SHIFT < pages;
-		bool ends = b->len2 && (b->eip + PAGE_SIZE - lin) >> PAGE_SHIFT < pages;
-		if (!b->valid || (!starts && !ends))
-			continue;
-		for (struct exit_link *e = b->incoming, *next; e; e = next) {
-			next = e->next;
-			if (e->cross || ends)
-				cache_unchain(k, e);
-		}
-	}
+	/* One more: a straddler is in the list of the page that it begins in. */
+	const uint32_t first = (lin >> PAGE_SHIFT) - 1, n = pages < CROSS_SIZE ? pages + 1 : CROSS_SIZE;
+
+	for (uint32_t i = 0; i < n; i++)
+		for (struct block *b = *cross_list(k, first + i); b; b = b->cross_next)
+			cut_cross_of(k, b, lin, pages);
 }
