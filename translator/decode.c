@@ -264,20 +264,13 @@ static bool stores_eflags(const struct insn *o)
 	return false;
 }
 
-static void take_flags(struct insn *o, const ZydisDecodedInstruction *z)
+/* What the tables do not say. Looks at o alone. */
+static void adjust_flags(struct insn *o)
 {
-	const uint32_t mask = FL_ARITH | FL_DF;
-	const ZydisAccessedFlags *f = z->cpu_flags;
-
-	if (f) {
-		o->fl_reads = (uint16_t)(f->tested & mask);
-		o->fl_writes = (uint16_t)((f->modified | f->set_0 | f->set_1 | f->undefined) & mask);
-		o->fl_undefined = (uint16_t)(f->undefined & mask);
-	}
 	if (is_shift_group(o) || is_double_shift(o))
 		shift_flags(o);
 	if (stores_eflags(o)) {
-		o->fl_reads = (uint16_t)mask;
+		o->fl_reads = FL_ARITH | FL_DF;
 		if (o->opcode != 0xcf)
 			o->fl_writes = 0;
 	}
@@ -285,6 +278,18 @@ static void take_flags(struct insn *o, const ZydisDecodedInstruction *z)
 	if (o->opmap == 0 && (o->prefix & (INSN_REP | INSN_REPNE)) &&
 	    (o->opcode == 0xa6 || o->opcode == 0xa7 || o->opcode == 0xae || o->opcode == 0xaf))
 		o->fl_writes = 0;
+}
+
+static void take_flags(struct insn *o, const ZydisDecodedInstruction *z)
+{
+	const uint32_t mask = FL_ARITH | FL_DF;
+	const ZydisAccessedFlags *f = z->cpu_flags;
+
+	if (!f)
+		return;
+	o->fl_reads = (uint16_t)(f->tested & mask);
+	o->fl_writes = (uint16_t)((f->modified | f->set_0 | f->set_1 | f->undefined) & mask);
+	o->fl_undefined = (uint16_t)(f->undefined & mask);
 }
 
 /* XOP, VEX and EVEX are refused at their second byte, as by a CPU that knows none of them: what follows must
@@ -301,6 +306,119 @@ static bool is_vector_prefix(const uint8_t *p, unsigned avail)
 	if (p[n] == 0x8f)
 		return p[n + 1] & 0x38;
 	return (p[n] == 0xc4 || p[n] == 0xc5 || p[n] == 0x62) && p[n + 1] >= 0xc0;
+}
+
+/* ------------------------------------------------------------------ what was decoded before
+ *
+ * Of an instruction without prefixes, opcode, ModRM and SIB determine everything but the values of
+ * displacement and immediate. So what Zydis made of these bytes once (the pattern) holds for every
+ * instruction that begins with them, in 32-bit code.
+ */
+
+#define PATTERNS 2048u /* a power of two */
+
+struct pattern {
+	uint32_t key; /* opcode, ModRM, SIB; 0 (which would be an ADD to a byte): none */
+	bool imm_signed;
+	struct insn insn; /* flags as the tables have them; raw, disp and imm are another's */
+};
+
+enum shape { SHAPE_UNKNOWN, SHAPE_NO_MODRM, SHAPE_MODRM };
+
+static struct pattern patterns[PATTERNS];
+static uint8_t shapes[2][256]; /* enum shape of each opcode of the first two maps */
+
+static bool is_prefix(uint8_t b)
+{
+	return (b & 0xe7) == 0x26 || (b & 0xfc) == 0x64 || b == 0xf0 || (b & 0xfe) == 0xf2;
+}
+
+/* The bytes of p that choose the pattern, or 0 if it cannot have one. At least 4 can be read. */
+static uint32_t pattern_key(const uint8_t *p)
+{
+	const bool two = p[0] == 0x0f;
+	unsigned n = 1 + two;
+	uint32_t bytes;
+
+	if (is_prefix(p[0]) || shapes[two][p[two]] == SHAPE_UNKNOWN)
+		return 0;
+	if (shapes[two][p[two]] == SHAPE_MODRM)
+		n += 1 + (p[n] < 0xc0 && (p[n] & 7) == 4);
+	memcpy(&bytes, p, 4);
+	return n == 4 ? bytes : bytes & ((1u << 8 * n) - 1);
+}
+
+static struct pattern *pattern_of(uint32_t key)
+{
+	return &patterns[(key * 0x9e3779b1u) >> 16 & (PATTERNS - 1)];
+}
+
+static uint64_t bytes_of(const uint8_t *p)
+{
+	uint64_t v;
+
+	memcpy(&v, p, 8);
+	return v;
+}
+
+static uint64_t low_bytes(unsigned n)
+{
+	return n >= 8 ? ~0ull : (1ull << 8 * n) - 1;
+}
+
+/* The first 15 bytes at p can be read; of them, raw gets len. */
+static void copy_raw(struct insn *o, const uint8_t *p)
+{
+	const uint64_t low = bytes_of(p) & low_bytes(o->len);
+	const uint64_t high = o->len > 8 ? bytes_of(p + 7) >> 8 & low_bytes(o->len - 8u) : 0;
+
+	memcpy(o->raw, &low, 8);
+	memcpy(o->raw + 8, &high, 7);
+}
+
+/* n bytes of an instruction, 1, 2 or 4. */
+static uint32_t field(const uint8_t *p, unsigned n, bool is_signed)
+{
+	uint32_t v = p[0];
+
+	if (n == 1)
+		return is_signed ? (uint32_t)(int8_t)v : v;
+	v |= (uint32_t)p[1] << 8;
+	if (n == 2)
+		return is_signed ? (uint32_t)(int16_t)v : v;
+	return v | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+/* 15 bytes at p can be read. False: no pattern is known. */
+static bool decode_by_pattern(const uint8_t *p, struct insn *out)
+{
+	const uint32_t key = pattern_key(p);
+	const struct pattern *t = pattern_of(key);
+
+	if (!key || t->key != key)
+		return false;
+	*out = t->insn;
+	copy_raw(out, p);
+	if (out->disp_size)
+		out->disp = (int32_t)field(p + out->disp_off, out->disp_size, true);
+	if (out->imm_size)
+		out->imm = field(p + out->imm_off, out->imm_size, t->imm_signed);
+	adjust_flags(out);
+	return true;
+}
+
+/* o is what Zydis made of the bytes at p, with the tables' flags. */
+static void pattern_learn(const uint8_t *p, const struct insn *o, const ZydisDecodedInstruction *z)
+{
+	struct pattern *t;
+
+	if (o->nprefix || o->opmap > 1 || o->imm2_size)
+		return;
+	shapes[o->opmap][o->opcode] = o->has_modrm ? SHAPE_MODRM : SHAPE_NO_MODRM;
+	t = pattern_of(pattern_key(p));
+	t->key = pattern_key(p);
+	t->imm_signed = z->raw.imm[0].is_signed || z->raw.imm[0].is_relative;
+	t->insn = *o;
 }
 
 static enum decode_result decode(const uint8_t *p, unsigned avail, bool code32, struct insn *out)
@@ -341,10 +459,20 @@ static enum decode_result decode(const uint8_t *p, unsigned avail, bool code32, 
 	}
 	take_immediates(out, &z);
 	take_flags(out, &z);
+	if (code32 && avail == INSN_MAX_LEN)
+		pattern_learn(p, out, &z);
+	adjust_flags(out);
 	return DECODE_OK;
 }
 
 enum decode_result decode_insn(const uint8_t *p, unsigned avail, bool code32, struct insn *out)
+{
+	if (code32 && avail == INSN_MAX_LEN && decode_by_pattern(p, out))
+		return DECODE_OK;
+	return decode_insn_anew(p, avail, code32, out);
+}
+
+enum decode_result decode_insn_anew(const uint8_t *p, unsigned avail, bool code32, struct insn *out)
 {
 	_Alignas(16) uint8_t fpu[512];
 

@@ -1,7 +1,7 @@
 /* decode.h - one decoded form of a guest instruction, shared by interpreter and translator.
  *
  * A thin, compact layer over Zydis: decode_insn turns bytes into struct insn, which holds what both users
- * need in a form that is cheap to look at. Thread-safe (the decoders are set up once).
+ * need in a form that is cheap to look at. For one thread, the vCPU's: what was decoded is remembered.
  */
 #ifndef BT86_TRANSLATOR_DECODE_H
 #define BT86_TRANSLATOR_DECODE_H
@@ -64,6 +64,8 @@ enum decode_result {
  *
  * code32: default operand and address size. avail: bytes readable at p (1 to 15). */
 enum decode_result decode_insn(const uint8_t *p, unsigned avail, bool code32, struct insn *out);
+/* The same without what is remembered, for comparison. */
+enum decode_result decode_insn_anew(const uint8_t *p, unsigned avail, bool code32, struct insn *out);
 
 /* Flags (FL_ARITH | FL_DF) that the instruction reads, and that it always overwrites or leaves undefined.
  * A flag that is written only on some paths (shift by a count that may be 0, repeated string compare) is not

@@ -445,6 +445,38 @@ static void test_flags(void **state)
 	}
 }
 
+/* Every opcode of the first two maps with every ModRM, and some SIBs: the same from memory, with another's
+ * displacement and immediate, as anew. */
+static void test_remembered(void **state)
+{
+	static const uint8_t sibs[] = {0x00, 0x25, 0x65, 0xe4, 0x9d};
+	uint32_t seed = 1;
+
+	(void)state;
+	for (unsigned n = 0; n < 2u << 16; n++) {
+		for (unsigned k = 0; k < sizeof sibs; k++) {
+			const bool two = n >> 16;
+			uint8_t p[INSN_MAX_LEN];
+			struct insn a, b;
+
+			for (unsigned i = 0; i < sizeof p; i++)
+				p[i] = (uint8_t)((seed = seed * 1664525 + 1013904223) >> 24);
+			p[0] = 0x0f;
+			p[two] = (uint8_t)(n >> 8);
+			p[two + 1] = (uint8_t)n;
+			p[two + 2] = sibs[k];
+			memset(&a, 0, sizeof a);
+			memset(&b, 0, sizeof b);
+			enum decode_result ra = decode_insn(p, sizeof p, true, &a);
+			enum decode_result rb = decode_insn_anew(p, sizeof p, true, &b);
+			if (ra != rb || (ra == DECODE_OK && memcmp(&a, &b, sizeof a)))
+				fail_msg("%02x %02x %02x %02x ... decodes otherwise", p[0], p[1], p[2], p[3]);
+			if ((n & 0xff) >= 0xc0 || (n & 7) != 4)
+				k += 3; /* two, no SIB */
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -452,7 +484,7 @@ int main(void)
 		cmocka_unit_test(test_locked),	  cmocka_unit_test(test_prefixes),
 		cmocka_unit_test(test_mandatory), cmocka_unit_test(test_memory),
 		cmocka_unit_test(test_registers), cmocka_unit_test(test_immediates),
-		cmocka_unit_test(test_flags),
+		cmocka_unit_test(test_flags),	  cmocka_unit_test(test_remembered),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
