@@ -200,8 +200,6 @@ void cache_drop(struct cache *k, struct block *b)
 {
 	if (!b->valid)
 		return;
-	for (struct block *e = b->entries; e; e = e->entry_next)
-		drop_entry(k, e);
 	hash_remove(k, b);
 	cross_remove(k, b);
 	page_unlink(k, b, b->gpa);
@@ -209,7 +207,9 @@ void cache_drop(struct cache *k, struct block *b)
 		page_unlink(k, b, b->gpa2);
 	while (b->incoming)
 		cache_unchain(k, b->incoming);
-	cache_unlink_exits(k, b);
+	cache_unlink_exits(k, b); /* before jumps are written over them */
+	for (struct block *e = b->entries; e; e = e->entry_next)
+		drop_entry(k, e);
 	rets_remove(k, b);
 	poison_entries(k, b);
 	b->valid = false;

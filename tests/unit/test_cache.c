@@ -306,6 +306,26 @@ static void entries(void **state)
 	assert_null(cache_lookup(&k, 0x1006, 0x1006, 0, never, NULL));
 }
 
+/* The jump that takes the place of an entry is not patched any more: here it stands where an exit was. */
+static void entry_at_an_exit_is_dropped(void **state)
+{
+	/* mov ecx, 1; mov edx, 2; jne 0x1010; mov ecx, 1; ret */
+	static const char code[] = "\xb9\x01\x00\x00\x00\xba\x02\x00\x00\x00\x75\x04\xb9\x01\x00\x00\x00\xc3";
+	struct block *a = make(0x1000, 0x1000, code, 18, false);
+	struct block *to = make(0x1010, 0x1010, "\xc3", 1, false);
+	struct block *e = cache_enter(&k, 0x100a, 0x100a, 0);
+
+	(void)state;
+	assert_non_null(e);
+	assert_int_equal(a->exits[0].target, 0x1010);
+	assert_in_range(a->exits[0].patch, e->host + 1, e->host + 2);
+	cache_chain(&k, &a->exits[0], to);
+	cache_drop(&k, a);
+	assert_int_equal(k.rx[e->host], 0xe9);
+	const struct exit_link jump = {.patch = e->host + 1};
+	assert_int_equal(leads_to(&jump), CACHE_MISS_STUB);
+}
+
 static void no_entries_into_straddlers(void **state)
 {
 	make(0x1ff8, 0x1ff8, "\xb8\x01\x00\x00\x00\x05\x01", 7, false);
@@ -317,8 +337,7 @@ static void no_entries_into_straddlers(void **state)
 static void calls_are_shared(void **state)
 {
 	/* mov ecx, 1; mov edx, 2; call 0x1100; ret */
-	static const char code[] =
-		"\xb9\x01\x00\x00\x00\xba\x02\x00\x00\x00\xe8\xf1\x00\x00\x00\xc3";
+	static const char code[] = "\xb9\x01\x00\x00\x00\xba\x02\x00\x00\x00\xe8\xf1\x00\x00\x00\xc3";
 	struct block *a = make(0x1000, 0x1000, code, 16, false);
 	struct block *b = make(0x1005, 0x1005, code + 5, 11, false);
 
@@ -358,6 +377,7 @@ int main(void)
 		cmocka_unit_test_setup(returns, empty),
 		cmocka_unit_test_setup(returns_to_what_was_there, empty),
 		cmocka_unit_test_setup(entries, empty),
+		cmocka_unit_test_setup(entry_at_an_exit_is_dropped, empty),
 		cmocka_unit_test_setup(no_entries_into_straddlers, empty),
 		cmocka_unit_test_setup(calls_are_shared, empty),
 		cmocka_unit_test_setup(spaces_recycled, empty),
