@@ -151,6 +151,7 @@ struct vcpu {
 
 	/* ---- counters ---- */
 	uint64_t n_interp; /* instructions executed by the interpreter */
+	uint64_t n_intr;   /* interrupts and exceptions that it began to deliver */
 };
 
 static inline uint32_t cpu_eflags(const struct vcpu *c)

@@ -387,6 +387,25 @@ static bool uses_devices(const struct insn *i, enum insn_class cl)
 	}
 }
 
+/* Of the rest those that change neither mode nor windows nor segments, but for what a handler that they enter
+ * does: descriptor-table registers, queries, INVLPG, CPUID. */
+static bool keeps_mode(const struct insn *i)
+{
+	if (i->opmap != 1)
+		return false;
+	switch (i->opcode) {
+	case 0x01: /* not lmsw */
+		return i->mod != 3 && i->reg != 6;
+	case 0x00:
+	case 0x02:
+	case 0x03:
+	case 0xa2:
+		return true;
+	default:
+		return false;
+	}
+}
+
 /* fxsave, fxrstor */
 static bool is_fxsr(const struct insn *i)
 {
@@ -401,6 +420,8 @@ enum callout insn_callout(const struct insn *i, enum insn_class cl)
 		return CO_INTERP;
 	if (uses_devices(i, cl))
 		return CO_DEVICE;
+	if (cl == CL_INTERP && keeps_mode(i))
+		return CO_ACCESS;
 	switch (cl) {
 	case CL_IDENT:
 	case CL_MOFFS:

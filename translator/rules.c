@@ -399,27 +399,40 @@ static unsigned seg_load(struct tr *t, unsigned i)
 	return 1;
 }
 
-/* int n, iret, sysenter, sysexit   ->   mov r8d, eip; mov r9d, arg; mov r10d, which or mode; jmp [go] */
+/* int n, iret, sysenter, sysexit, ljmp   ->   mov r8d, eip; mov r9d, arg; mov r10d, which or mode; jmp [go]
+ *
+ * SYSENTER and SYSEXIT load a flat SS, so that where it is flat already the mode changes by the privilege
+ * only. */
 static unsigned transfer(struct tr *t, unsigned i)
 {
 	struct host_mem go = tr_vcpu(offsetof(struct vcpu, hot.go_callout_end));
-	uint32_t arg = t->insn[i].len | (uint32_t)t->class[i] << 8, r10 = CO_IRET;
+	uint32_t arg = t->insn[i].len | (uint32_t)t->class[i] << 8, r10 = CO_LIGHT;
+	const uint32_t mode = t->rq->mode;
 
-	if (t->class[i] == CL_INT) {
+	switch (t->class[i]) {
+	case CL_INT:
 		arg |= (t->insn[i].imm & 0xff) << CO_ARG_VECTOR_SHIFT;
 		r10 = CO_INT;
-	} else if (t->class[i] ==
-		   CL_SYSENTER) { /* both load a flat SS; the rest of the mode does not change */
+		break;
+	case CL_IRET:
+		r10 = CO_IRET;
+		break;
+	case CL_SYSENTER:
+		if (mode & MODE_NF_SS)
+			break;
 		go = tr_vcpu(offsetof(struct vcpu, hot.go_sysenter));
-		r10 = t->rq->mode & ~MODE_USER;
-	} else if (t->class[i] == CL_SYSEXIT) {
+		r10 = mode & ~MODE_USER;
+		break;
+	case CL_SYSEXIT:
+		if (mode & (MODE_NF_SS | MODE_USER))
+			break;
 		go = tr_vcpu(offsetof(struct vcpu, hot.go_sysexit));
-		r10 = t->rq->mode | MODE_USER;
+		r10 = mode | MODE_USER;
+		break;
+	default:
+		if (insn_callout(&t->insn[i], CL_INTERP_END) != CO_LIGHT)
+			return interp(t, i);
 	}
-	if ((t->class[i] == CL_SYSENTER || t->class[i] == CL_SYSEXIT) && t->rq->mode & MODE_NF_SS)
-		return interp(t, i);
-	if (t->class[i] == CL_SYSEXIT && t->rq->mode & MODE_USER) /* #GP */
-		return interp(t, i);
 	em_mov_ri32(&t->e, R8, tr_eip(t, i));
 	em_mov_ri32(&t->e, R9, arg);
 	em_mov_ri32(&t->e, R10, r10);
@@ -760,6 +773,7 @@ unsigned rule_emit(struct tr *t, unsigned i)
 		return mov_from_cr(t, i);
 	case CL_SEG_LOAD:
 		return seg_load(t, i);
+	case CL_INTERP_END:
 	case CL_INT:
 	case CL_IRET:
 	case CL_SYSENTER:

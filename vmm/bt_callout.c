@@ -50,12 +50,13 @@ static void site_done(struct bt *bt, uint32_t index, bool needed)
 	bt->st.turned_back++;
 }
 
-/* The same where windows, mode and privilege cannot have changed, if there was no exception. */
-static int go_access(struct bt *bt, uint32_t next, uint64_t gen)
+/* The same where mode and privilege cannot have changed if no handler was entered since intrs counted so
+ * many, and where windows that change do so by going away. */
+static int go_access(struct bt *bt, uint32_t next, uint64_t gen, uint64_t intrs)
 {
 	const struct vcpu *c = bt->c;
 
-	return c->eip == next && gen == bt->gen && !c->exc.pending &&
+	return c->eip == next && gen == bt->gen && c->n_intr == intrs && !c->exc.pending && !c->halted &&
 			       !atomic_load_explicit(&c->request, memory_order_relaxed)
 		       ? BT_GO_ON
 		       : go(bt, next, gen);
@@ -65,7 +66,8 @@ static inline __attribute__((always_inline)) int interp_one(struct vcpu *c, uint
 {
 	struct bt *bt = c->bt;
 	uint32_t next = c->eip + (arg & 0xff);
-	uint64_t gen = bt->gen, before = c->n_interp, watched = watched_accesses(c);
+	const uint64_t gen = bt->gen, intrs = c->n_intr, before = c->n_interp;
+	const uint64_t watched = arg & CO_ARG_SITE ? watched_accesses(c) : 0;
 
 	bt->st.callout_class[arg >> 8 & 63]++;
 	if (bt->hot_eips)
@@ -79,7 +81,7 @@ static inline __attribute__((always_inline)) int interp_one(struct vcpu *c, uint
 	if (arg & CO_ARG_SITE)
 		site_done(bt, arg >> 16 & SITE_INDEX_MAX,
 			  watched_accesses(c) != watched || (arg & CO_ARG_EXCEPTION && c->eip != next));
-	return access ? go_access(bt, next, gen) : go(bt, next, gen);
+	return access ? go_access(bt, next, gen, intrs) : go(bt, next, gen);
 }
 
 static int co_interp(struct vcpu *c, uint32_t arg)
@@ -93,7 +95,7 @@ static int co_interp(struct vcpu *c, uint32_t arg)
 static int co_device(struct vcpu *c, uint32_t arg)
 {
 	c->bt->st.callouts[CO_DEVICE]++;
-	return interp_one(c, arg, false);
+	return interp_one(c, arg, true);
 }
 
 /* The guest's FPU state stays live meanwhile. */

@@ -240,6 +240,7 @@ int intr_enter(struct vcpu *c, enum intr_kind kind, uint8_t vector, bool has_err
 			 .error = error,
 			 .eip = eip};
 
+	c->n_intr++;
 	if (log_on(LOG_INT))
 		log_printf(LOG_INT, "int %02x kind %d error %x at %04x:%08x cpl %u eflags %08x cr2 %08x\n",
 			   vector, (int)kind, error, c->seg[CS].sel, eip, c->cpl, cpu_eflags(c), c->cr2);
