@@ -2,7 +2,7 @@
  *
  * The TLB holds only pages of RAM. An entry's three tags say for which kinds of access it may be used without
  * looking further: rtag for reads, wtag for writes (D already set, no trace on the page), xtag for
- * instruction fetches (not NX). A page-table change leaves stale entries exactly as a hardware TLB would,
+ * instruction fetches (not NX). ltag takes the place of wtag where somebody watches stores. A page-table change leaves stale entries exactly as a hardware TLB would,
  * until the guest flushes; a trace takes write tags away at once.
  */
 #include "mem/internal.h"
@@ -87,9 +87,15 @@ static void tlb_fill(struct vcpu *c, uint32_t lin, unsigned acc, const struct wa
 	t->add = (uintptr_t)m->ram + (w->gpa & ~0xfffull) - (lin & PAGE_MASK);
 	t->rtag = tag;
 	t->xtag = w->nx ? 0 : tag;
-	const uint32_t wtag = may_write && w->dirty && !m->trace[w->gpa >> PAGE_SHIFT] ? tag : 0;
-	t->wtag = m->store_log ? 0 : wtag;
-	t->ltag = m->store_log ? wtag : 0;
+	const uint32_t store = may_write && w->dirty ? tag : 0;
+	const bool watched = m->store_log || m->trace[w->gpa >> PAGE_SHIFT];
+	t->wtag = watched ? 0 : store;
+	t->ltag = watched ? store : 0;
+}
+
+bool mem_tlb_traced(const struct mem *m, const struct tlb_entry *t)
+{
+	return m->trace[(t->add + (t->ltag & PAGE_MASK) - (uintptr_t)m->ram) >> PAGE_SHIFT];
 }
 
 /* Finds where lin is; fills the TLB when it is RAM. */
@@ -146,8 +152,8 @@ int mem_read(struct vcpu *c, uint32_t lin, void *buf, unsigned len, unsigned acc
 	return 0;
 }
 
-/* A TLB hit of a store that is logged. */
-static bool logged_hit(const struct mem *m, uint32_t lin, unsigned len, unsigned acc, uint64_t *gpa)
+/* A TLB hit of a store that somebody wants to see. */
+static bool watched_hit(const struct mem *m, uint32_t lin, unsigned len, unsigned acc, uint64_t *gpa)
 {
 	const struct tlb_entry *t = &m->tlb.e[!!(acc & ACC_USER)][lin >> 12 & (TLB_SIZE - 1)];
 
@@ -163,7 +169,7 @@ int mem_write(struct vcpu *c, uint32_t lin, const void *buf, unsigned len, unsig
 	uint64_t gpa, gpa2 = 0;
 
 	assert(len >= 1 && len <= PAGE_SIZE);
-	if (c->mem->store_log && logged_hit(c->mem, lin, len, acc, &gpa)) {
+	if (watched_hit(c->mem, lin, len, acc, &gpa)) {
 		ram_store(c->mem, gpa, buf, len);
 		return 0;
 	}
@@ -183,7 +189,7 @@ int mem_probe(struct vcpu *c, uint32_t lin, unsigned len, unsigned acc)
 	const unsigned n = first_piece(lin, len);
 	uint64_t gpa;
 
-	if (acc & ACC_WRITE && c->mem->store_log && logged_hit(c->mem, lin, len, acc, &gpa))
+	if (acc & ACC_WRITE && watched_hit(c->mem, lin, len, acc, &gpa))
 		return 0;
 	if (translate(c, lin, acc, &gpa) < 0)
 		return -1;

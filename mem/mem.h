@@ -120,7 +120,7 @@ int mem_probe(struct vcpu *c, uint32_t lin, unsigned len, unsigned acc);
  * fetch entries only for pages that are not NX. */
 struct tlb_entry {
 	uint32_t rtag, wtag, xtag;
-	uint32_t ltag; /* takes the place of wtag while stores are logged */
+	uint32_t ltag; /* takes the place of wtag on traced pages and while stores are logged */
 	uintptr_t add;
 };
 #define TLB_SIZE 1024u
@@ -128,6 +128,8 @@ struct soft_tlb {
 	struct tlb_entry e[2][TLB_SIZE]; /* [user] */
 };
 struct soft_tlb *mem_tlb(struct mem *m);
+/* Of an entry with an ltag: whether there is a trace. */
+bool mem_tlb_traced(const struct mem *m, const struct tlb_entry *t);
 
 /* m_tlb is mem_tlb(c->mem); the sized forms inline the TLB hit. */
 #define MEM_DEFINE_ACCESS(bits, type)                                                                         \

@@ -621,6 +621,7 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 	bt->m = m;
 	bt->c = &m->vcpu;
 	bt->c->hot.view = mem_view(m->mem);
+	bt->mem_stats = mem_get_stats(m->mem);
 	for (unsigned s = 0; s < 6; s++)
 		take_segment(bt, s);
 	bt->sole_super = true;

@@ -60,6 +60,7 @@ struct bt {
 	bool trapping;		      /* a store that trapped is being emulated */
 	struct code_page *code_pages; /* by number of the page */
 	FILE *perf_map;		      /* /tmp/perf-PID.map, or NULL */
+	const struct mem_stats *mem_stats;
 	struct bt_stats st;
 	struct hot_eip *hot_eips; /* [HOT_EIPS], NULL without --stats */
 };

@@ -31,11 +31,9 @@ static int go(struct bt *bt, uint32_t next, uint64_t gen)
 }
 
 /* Accesses so far that translated code cannot make. */
-static uint64_t watched_accesses(const struct vcpu *c)
+static uint64_t watched_accesses(const struct bt *bt)
 {
-	const struct mem_stats *s = mem_get_stats(c->mem);
-
-	return s->traced_stores + s->mmio_accesses;
+	return bt->mem_stats->traced_stores + bt->mem_stats->mmio_accesses;
 }
 
 /* A site that need not be a callout any more is turned back. */
@@ -67,7 +65,7 @@ static inline __attribute__((always_inline)) int interp_one(struct vcpu *c, uint
 	struct bt *bt = c->bt;
 	uint32_t next = c->eip + (arg & 0xff);
 	const uint64_t gen = bt->gen, intrs = c->n_intr, before = c->n_interp;
-	const uint64_t watched = arg & CO_ARG_SITE ? watched_accesses(c) : 0;
+	const uint64_t watched = arg & CO_ARG_SITE ? watched_accesses(bt) : 0;
 
 	bt->st.callout_class[arg >> 8 & 63]++;
 	if (bt->hot_eips)
@@ -80,7 +78,7 @@ static inline __attribute__((always_inline)) int interp_one(struct vcpu *c, uint
 	}
 	if (arg & CO_ARG_SITE)
 		site_done(bt, arg >> 16 & SITE_INDEX_MAX,
-			  watched_accesses(c) != watched || (arg & CO_ARG_EXCEPTION && c->eip != next));
+			  watched_accesses(bt) != watched || (arg & CO_ARG_EXCEPTION && c->eip != next));
 	return access ? go_access(bt, next, gen, intrs) : go(bt, next, gen);
 }
 

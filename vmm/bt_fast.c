@@ -76,14 +76,21 @@ static const void *readable(const struct vcpu *c, uint32_t lin, unsigned len)
 	return t->rtag == tag_of(lin) ? (const void *)(t->add + lin) : missing(lin, ACC_READ);
 }
 
-/* To be asked for last. Stores are logged only while the interpreter is on trial, so that ltag is as good. */
+/* No trace is on it. Stores are logged only while the interpreter is on trial, which is no concern of ours.
+ */
+static bool stores_freely(const struct vcpu *c, const struct tlb_entry *t, uint32_t lin)
+{
+	return t->wtag == tag_of(lin) || (t->ltag == tag_of(lin) && !mem_tlb_traced(c->mem, t));
+}
+
+/* To be asked for last. */
 static void *writable(const struct vcpu *c, uint32_t lin, unsigned len)
 {
 	const struct tlb_entry *t = tlb_of(c, lin, ACC_WRITE);
 
 	if (!within_page(lin, len))
 		return NULL;
-	return (t->wtag | t->ltag) == tag_of(lin) ? (void *)(t->add + lin) : missing(lin, ACC_WRITE);
+	return stores_freely(c, t, lin) ? (void *)(t->add + lin) : missing(lin, ACC_WRITE);
 }
 
 /* Code at privilege cpl. */
@@ -111,9 +118,9 @@ static bool page_found(struct vcpu *c)
 	miss.any = false;
 	(void)mem_probe(c, miss.lin, 1, miss.acc);
 	c->exc = saved;
-	return (miss.acc & ACC_WRITE  ? t->wtag | t->ltag
-		: miss.acc & ACC_EXEC ? t->xtag
-				      : t->rtag) == tag_of(miss.lin);
+	if (miss.acc & ACC_WRITE)
+		return stores_freely(c, t, miss.lin);
+	return (miss.acc & ACC_EXEC ? t->xtag : t->rtag) == tag_of(miss.lin);
 }
 
 static bool read_pair(const struct vcpu *c, uint32_t lin, uint32_t v[2])
