@@ -420,6 +420,8 @@ enum callout insn_callout(const struct insn *i, enum insn_class cl)
 		return CO_INTERP;
 	if (uses_devices(i, cl))
 		return CO_DEVICE;
+	if (cl == CL_INTERP && i->opmap == 1 && i->opcode == 0x22)
+		return CO_MOV_TO_CR;
 	if (cl == CL_INTERP && keeps_mode(i))
 		return CO_ACCESS;
 	switch (cl) {

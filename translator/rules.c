@@ -34,12 +34,16 @@ static bool divides(const struct insn *in)
 /* The callout to the interpreter for instruction i. */
 static void interp_at(struct tr *t, struct emitter *e, unsigned i)
 {
-	uint32_t arg = t->insn[i].len | (uint32_t)t->class[i] << 8;
+	const struct insn *in = &t->insn[i];
+	const enum callout co = insn_callout(in, (enum insn_class)t->class[i]);
+	uint32_t arg = in->len | (uint32_t)t->class[i] << 8;
 
-	if (tr_site(t, i) & SITE_CALLOUT)
+	if (co == CO_MOV_TO_CR)
+		arg |= (uint32_t)in->reg << CO_ARG_CR_SHIFT | (uint32_t)in->rm << CO_ARG_GPR_SHIFT;
+	else if (tr_site(t, i) & SITE_CALLOUT)
 		arg |= site_index(tr_gpa(t, i), t->rq->mode & MODE_USER) << 16 | CO_ARG_SITE |
-		       (divides(&t->insn[i]) ? CO_ARG_EXCEPTION : 0);
-	tr_callout(t, e, insn_callout(&t->insn[i], (enum insn_class)t->class[i]), tr_eip(t, i), arg);
+		       (divides(in) ? CO_ARG_EXCEPTION : 0);
+	tr_callout(t, e, co, tr_eip(t, i), arg);
 }
 
 static unsigned interp(struct tr *t, unsigned i)

@@ -73,16 +73,17 @@ uint64_t site_count(void);
 /* ------------------------------------------------------------------ callouts; indices into cpu_hot.callouts
  */
 enum callout {
-	CO_INTERP,   /* interpret the instruction at eip; arg: its length | class << 8 (enum insn_class), and
-			for a SITE_CALLOUT site index << 16 | CO_ARG_SITE */
-	CO_DEVICE,   /* the same for an instruction that has nothing to do with the FPU */
-	CO_LIGHT,    /* the same for one that has nothing to do with devices either */
-	CO_ACCESS,   /* the same for one that changes nothing but memory and general registers */
-	CO_SEG_LOAD, /* the same for a load of a segment register; arg as CO_ARG_SEG_SHIFT and so on say */
-	CO_STI,	     /* IF was just set and a request is pending; arg: length */
-	CO_INT,	     /* as CO_LIGHT, for int n */
-	CO_IRET,     /* ... and iret */
-	CO_FXSAVE,   /* as CO_LIGHT, for instructions that store or load all of the FPU state */
+	CO_INTERP,    /* interpret the instruction at eip; arg: its length | class << 8 (enum insn_class), and
+			 for a SITE_CALLOUT site index << 16 | CO_ARG_SITE */
+	CO_DEVICE,    /* the same for an instruction that has nothing to do with the FPU */
+	CO_LIGHT,     /* the same for one that has nothing to do with devices either */
+	CO_ACCESS,    /* the same for one that changes nothing but memory and general registers */
+	CO_SEG_LOAD,  /* the same for a load of a segment register; arg as CO_ARG_SEG_SHIFT and so on say */
+	CO_STI,	      /* IF was just set and a request is pending; arg: length */
+	CO_INT,	      /* as CO_LIGHT, for int n */
+	CO_IRET,      /* ... and iret */
+	CO_MOV_TO_CR, /* as CO_LIGHT; arg with CO_ARG_CR_SHIFT and CO_ARG_GPR_SHIFT too */
+	CO_FXSAVE,    /* as CO_LIGHT, for instructions that store or load all of the FPU state */
 	CO_FXRSTOR,
 	CO_SYSENTER,
 	CO_SYSEXIT,
@@ -94,6 +95,8 @@ enum callout {
 #define CO_ARG_EXCEPTION    0x4000u /* with CO_ARG_SITE: an exception is a reason for the callout, too */
 #define CO_ARG_SITE	    0x80000000u
 #define CO_ARG_VECTOR_SHIFT 16 /* CO_INT: which */
+#define CO_ARG_CR_SHIFT	    16 /* CO_MOV_TO_CR: which, and from which general register */
+#define CO_ARG_GPR_SHIFT    20
 /* Of a load of a segment register: what besides the selector its effect depends on. */
 #define CO_ARG_KEY	 0x000f0000u
 #define CO_ARG_IS_LOAD	 0x00010000u /* always set */

@@ -136,6 +136,31 @@ static int co_fxrstor(struct vcpu *c, uint32_t arg)
 	return r;
 }
 
+/* MOV to CR. After a load of CR3 the interpreter would have to find the instruction first. */
+static int co_mov_to_cr(struct vcpu *c, uint32_t arg)
+{
+	struct bt *bt = c->bt;
+	const uint32_t next = c->eip + (arg & 0xff);
+	const uint64_t gen = bt->gen;
+	const unsigned cr = arg >> CO_ARG_CR_SHIFT & 15;
+
+	if (c->cpl || cr == 1 || cr > 4)
+		return co_light(c, arg);
+	cpu_fpu_live = true;
+	const int r = cr_write(c, cr, c->gpr[arg >> CO_ARG_GPR_SHIFT & 7]);
+	cpu_fpu_live = false;
+	if (r < 0) {
+		c->exc.pending = false;
+		return co_light(c, arg);
+	}
+	bt->st.callouts[CO_MOV_TO_CR]++;
+	c->eip = next;
+	cpu_fpu_live = true;
+	const int way = go(bt, next, gen);
+	cpu_fpu_live = false;
+	return way;
+}
+
 /* Those that are done here unless the case is an uncommon one. arg: as for co_light. */
 static int co_seg_load(struct vcpu *c, uint32_t arg)
 {
@@ -212,6 +237,7 @@ void bt_callouts_init(struct bt *bt)
 	t[CO_SEG_LOAD] = (uint64_t)(uintptr_t)co_seg_load;
 	t[CO_INT] = (uint64_t)(uintptr_t)co_int;
 	t[CO_IRET] = (uint64_t)(uintptr_t)co_iret;
+	t[CO_MOV_TO_CR] = (uint64_t)(uintptr_t)co_mov_to_cr;
 	t[CO_FXSAVE] = (uint64_t)(uintptr_t)co_fxsave;
 	t[CO_FXRSTOR] = (uint64_t)(uintptr_t)co_fxrstor;
 	t[CO_SYSENTER] = (uint64_t)(uintptr_t)co_sysenter;

@@ -104,6 +104,7 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 		{"run", "callouts: interpreter, device", s->callouts[CO_DEVICE]},
 		{"run", "callouts: interpreter, light", s->callouts[CO_LIGHT]},
 		{"run", "callouts: interpreter, access", s->callouts[CO_ACCESS]},
+		{"run", "callouts: mov to cr", s->callouts[CO_MOV_TO_CR]},
 		{"run", "callouts: fxsave, fxrstor", s->callouts[CO_FXSAVE] + s->callouts[CO_FXRSTOR]},
 		{"run", "callouts: segment loads", s->callouts[CO_SEG_LOAD]},
 		{"run", "callouts: int, iret", s->callouts[CO_INT] + s->callouts[CO_IRET]},
