@@ -115,12 +115,13 @@ static bool perhaps_covered(const struct cache *k, uint64_t gpa)
 	return k->covered[covered_bit(gpa) / 64] >> covered_bit(gpa) % 64 & 1;
 }
 
-struct block *cache_new(struct cache *k)
+struct block *cache_new(struct cache *k, unsigned align)
 {
 	assert(k->nblocks < k->max_blocks);
 	struct block *b = &k->blocks[k->nblocks];
 
 	memset(b, 0, sizeof *b);
+	k->hot = (k->hot + align - 1) & ~(align - 1);
 	b->side = &k->sides[k->nsides];
 	b->exits = &k->exits[k->nexits];
 	b->host = k->hot;
@@ -134,7 +135,7 @@ void cache_commit(struct cache *k, struct block *b)
 	k->nblocks++;
 	k->nsides += b->ninsn;
 	k->nexits += b->nexits;
-	k->hot = (b->host_end + 15) & ~15u;
+	k->hot = b->host_end;
 	k->cold = b->cold;
 	for (unsigned i = 0; i < b->nexits; i++)
 		b->exits[i].from = b;
@@ -253,6 +254,17 @@ static unsigned entry_insn(const struct block *b, unsigned guest)
 	return 0;
 }
 
+/* Instruction i is a call with a return point. */
+static bool is_the_call(const struct block *b, unsigned i)
+{
+	const uint32_t next = b->eip + (i + 1u < b->ninsn ? b->side[i + 1].guest : b->len);
+
+	for (unsigned n = 0; n < b->nrets; n++)
+		if (b->rets[n].eip == next)
+			return true;
+	return false;
+}
+
 static struct block *make_entry(struct cache *k, struct block *b, unsigned i)
 {
 	const struct side_entry *s = &b->side[i];
@@ -270,7 +282,7 @@ static struct block *make_entry(struct cache *k, struct block *b, unsigned i)
 	return e;
 }
 
-struct block *cache_enter(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode)
+struct block *cache_enter(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode, bool calls_only)
 {
 	struct block **slot = page_slot(k, gpa);
 
@@ -281,7 +293,7 @@ struct block *cache_enter(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t 
 		if (guest - 1 >= b->len - 1u || b->gpa + guest != gpa || b->mode != mode || b->len2)
 			continue;
 		unsigned i = entry_insn(b, guest);
-		if (i && room_for_entry(b, entry_host(b, i)))
+		if (i && room_for_entry(b, entry_host(b, i)) && (!calls_only || is_the_call(b, i)))
 			return make_entry(k, b, i);
 	}
 	return NULL;

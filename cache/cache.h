@@ -32,7 +32,7 @@
 #define CACHE_SLOT_LOG	4096u
 #define CACHE_MAX_EXITS 8
 #define CACHE_MAX_CALLS 4
-#define CACHE_MAX_INSNS 32
+#define CACHE_MAX_INSNS 64
 
 enum exit_kind {
 	EXIT_JMP, /* jmp rel32, or the rel32 of a jcc */
@@ -164,9 +164,10 @@ struct ret_point *cache_ret_point(const struct cache *k, uint64_t gpa, uint32_t 
 bool cache_has_room(const struct cache *k, uint32_t bytes);
 /* For a key that cache_lookup does not find: an entry into a block that has the instruction in its middle;
  * NULL if there is none. */
-struct block *cache_enter(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode);
-/* A fresh block, not yet visible; the translator fills it and calls cache_commit. */
-struct block *cache_new(struct cache *k);
+struct block *cache_enter(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode, bool calls_only);
+/* A fresh block, not yet visible, its code aligned to a power of 2; the translator fills it and calls
+ * cache_commit. */
+struct block *cache_new(struct cache *k, unsigned align);
 void cache_commit(struct cache *k, struct block *b);
 /* Drops blocks that depend on any of the guest-physical bytes [gpa, gpa + len) (within one page). Returns how
  * many. *left, if given, tells whether the page still has blocks. */

@@ -83,6 +83,7 @@ struct cpu_hot {
 	uint64_t ret_sp;      /* rsp: return stack pointer while outside translated code */
 	uint64_t c_sp;	      /* the VMM's own stack while inside */
 	uint64_t resume;      /* host address at which bt_enter goes on */
+	uint32_t resume_esp;  /* what r12 is to be there, minus guest esp */
 	uint64_t callout_ret; /* where the running callout was called from */
 	uint64_t arena;	      /* host address of the executable arena, to which table entries are relative */
 	uint64_t slot_bases;  /* mem_view.slot_bases */

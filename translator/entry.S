@@ -45,6 +45,8 @@ bt_tail_start:
 	movq	V_TABLE(%r15), %r14
 	movq	V_RET_SP(%r15), %rsp
 	LOAD_GUEST
+	movl	V_RESUME_ESP(%r15), %r8d
+	leal	(%r12,%r8), %r12d
 	jmpq	*V_RESUME(%r15)
 	.globl	bt_tail_end
 bt_tail_end:

@@ -61,12 +61,12 @@ static struct reg_use reg_use(const struct insn *i)
 	return u;
 }
 
-struct host_mem ident_ea(const struct insn *i)
+struct host_mem ident_ea(const struct tr *t, const struct insn *i)
 {
 	return (struct host_mem){.base = (int8_t)(i->base < 0 ? -1 : (int)host_reg((unsigned)i->base)),
 				 .index = i->index,
 				 .scale = i->scale ? i->scale : 1,
-				 .disp = i->disp};
+				 .disp = i->disp + (i->base == ESP ? t->esp_off : 0)};
 }
 
 static bool segment_flat(const struct tr *t, unsigned seg)
@@ -98,8 +98,8 @@ static bool is_bit_string(const struct insn *i)
 	return i->opmap == 1 && (i->opcode & 0xe7) == 0xa3;
 }
 
-/* A register and a small displacement, which leave the window only at its ends. There is nothing on either side,
- * so that such an access traps and the interpreter makes it wrap: a prefix less. */
+/* A register and a small displacement, which leave the window only at its ends. There is nothing on either
+ * side, so that such an access traps and the interpreter makes it wrap: a prefix less. */
 static bool near_base(const struct host_mem *m)
 {
 	return m->base >= 0 && m->index < 0 && m->disp >= -128 && m->disp <= 127;
@@ -113,7 +113,7 @@ bool ident_operand(struct tr *t, unsigned i, struct host_mem *m)
 
 	if (cs_write_possible(in) || site & SITE_CALLOUT)
 		return false;
-	*m = ident_ea(in);
+	*m = ident_ea(t, in);
 	if (!segment_flat(t, in->seg)) {
 		if (site & (SITE_USER | SITE_MIXED) || is_bit_string(in))
 			return false;
@@ -217,20 +217,15 @@ bool ident_emit(struct tr *t, unsigned i)
 			     u.rm_esp ? GUEST_ESP : in->rm);
 	} else {
 		struct host_mem m;
-		uint8_t *start = t->e.p;
 		bool indirect = tr_site(t, i) || !segment_flat(t, in->seg);
 		if (u.high8 && (indirect || in->base == ESP))
 			return false;
-		if (!ident_operand(t, i, &m)) {
-			t->e.p = start;
+		if (!ident_operand(t, i, &m))
 			return false;
-		}
 		uint8_t *at = t->e.p;
 		em_modrm_mem(&t->e, legacy, nl, false, op, no, u.reg_esp ? GUEST_ESP : in->reg, &m);
-		if (t->e.p - at + imm_len > 15) {
-			t->e.p = start;
+		if (t->e.p - at + imm_len > 15)
 			return false;
-		}
 	}
 	for (unsigned n = 0; n < imm_len; n++)
 		em8(&t->e, in->raw[in->imm_off + n]);

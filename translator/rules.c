@@ -6,12 +6,23 @@
  */
 #include "translator/tr.h"
 
-/* gs:[r12 + disp]; at a user site [r12 + r13 + disp]: where the guest's would wrap they trap */
+/* Guest esp + disp: gs:[r12 + disp], at a user site [r12 + r13 + disp]. Where the guest's would wrap they
+ * trap. */
 static struct host_mem stack_at(const struct tr *t, unsigned i, int32_t disp)
 {
-	if (!(t->rq->mode & MODE_USER) && tr_site(t, i) & SITE_USER)
-		return (struct host_mem){.base = R12, .index = R13, .scale = 1, .disp = disp};
-	return (struct host_mem){.base = R12, .index = -1, .scale = 1, .disp = disp, .gs = true};
+	const bool user_site = !(t->rq->mode & MODE_USER) && tr_site(t, i) & SITE_USER;
+
+	return (struct host_mem){.base = R12,
+				 .index = user_site ? R13 : -1,
+				 .scale = 1,
+				 .disp = t->esp_off + disp,
+				 .gs = !user_site};
+}
+
+/* esp changes by this much; r12 follows when it is needed (tr_settle_esp). */
+static void move_esp(struct tr *t, int32_t by)
+{
+	t->esp_off += by;
 }
 
 /* The stack may be used with r12: not where accesses to it trap. */
@@ -46,66 +57,37 @@ static void interp_at(struct tr *t, struct emitter *e, unsigned i)
 	tr_callout(t, e, co, tr_eip(t, i), arg);
 }
 
-static unsigned interp(struct tr *t, unsigned i)
+void rule_interp(struct tr *t, unsigned i)
 {
 	interp_at(t, &t->e, i);
-	return 1;
 }
 
 /* ------------------------------------------------------------------ stack */
 
-/* push eax; push 5; push ebx   ->   mov gs:[r12-4], eax; mov dword gs:[r12-8], 5; mov gs:[r12-12], ebx;
- *                                   lea r12d, [r12-12] */
-static unsigned pushes(struct tr *t, unsigned i)
+/* push eax; push 5; mov eax, [esp+8]   ->   mov gs:[r12-4], eax; mov dword gs:[r12-8], 5; mov eax, gs:[r12];
+ * and before something that needs it, lea r12d, [r12-8] */
+static bool push(struct tr *t, unsigned i)
 {
-	int32_t depth = 0;
-	unsigned n = 0;
+	const struct insn *in = &t->insn[i];
+	struct host_mem m = stack_at(t, i, -4);
 
-	for (; i + n < t->n && n < 8; n++) {
-		const struct insn *in = &t->insn[i + n];
-		bool reg = t->class[i + n] == CL_PUSH_REG;
-		if (!reg && t->class[i + n] != CL_PUSH_IMM)
-			break;
-		if (n && ((reg && (in->opcode & 7) == ESP) || !stack_ok(t, i + n)))
-			break;
-		if (n)
-			tr_side(t, i + n, depth, 0);
-		depth -= 4;
-		struct host_mem m = stack_at(t, i + n, depth);
-		if (reg)
-			em_store32(&t->e, &m, host_reg(in->opcode & 7));
-		else
-			em_store_i32(&t->e, &m, in->imm);
-	}
-	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, depth);
-	return n;
+	if (t->class[i] == CL_PUSH_REG)
+		em_store32(&t->e, &m, host_reg(in->opcode & 7));
+	else
+		em_store_i32(&t->e, &m, in->imm);
+	move_esp(t, -4);
+	return true;
 }
 
-/* pop eax; pop ebx   ->   mov eax, gs:[r12]; mov ebx, gs:[r12+4]; lea r12d, [r12+8] */
-static unsigned pops(struct tr *t, unsigned i)
+static bool pop(struct tr *t, unsigned i)
 {
-	int32_t depth = 0;
-	unsigned n = 0;
+	const unsigned r = t->insn[i].opcode & 7;
+	struct host_mem m = stack_at(t, i, 0);
 
-	for (; i + n < t->n && n < 8 && t->class[i + n] == CL_POP_REG; n++) {
-		unsigned r = t->insn[i + n].opcode & 7;
-		if (n && !stack_ok(t, i + n))
-			break;
-		if (r == ESP) {
-			if (n)
-				break;
-			struct host_mem m = stack_at(t, i, 0);
-			em_load32(&t->e, GUEST_ESP, &m);
-			return 1;
-		}
-		if (n)
-			tr_side(t, i + n, depth, 0);
-		struct host_mem m = stack_at(t, i + n, depth);
-		em_load32(&t->e, r, &m);
-		depth += 4;
-	}
-	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, depth);
-	return n;
+	em_load32(&t->e, host_reg(r), &m);
+	if (r != ESP)
+		move_esp(t, 4);
+	return true;
 }
 
 static void push_r8(struct tr *t, unsigned i, unsigned reg)
@@ -113,28 +95,28 @@ static void push_r8(struct tr *t, unsigned i, unsigned reg)
 	struct host_mem m = stack_at(t, i, -4);
 
 	em_store32(&t->e, &m, reg);
-	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -4);
+	move_esp(t, -4);
 }
 
 /* push [ea]   ->   mov r8d, [ea]; mov gs:[r12-4], r8d; lea r12d, [r12-4] */
-static unsigned push_rm(struct tr *t, unsigned i)
+static bool push_rm(struct tr *t, unsigned i)
 {
 	struct host_mem m;
 
 	if (t->insn[i].mod == 3) {
 		push_r8(t, i, host_reg(t->insn[i].rm));
-		return 1;
+		return true;
 	}
 	if (!ident_operand(t, i, &m))
-		return interp(t, i);
+		return false;
 	em_load32(&t->e, R8, &m);
 	push_r8(t, i, R8);
-	return 1;
+	return true;
 }
 
 /* pop [ea]   ->   mov r11d, gs:[r12]; mov [ea], r11d; lea r12d, [r12+4]       (esp in ea: already
  * incremented) */
-static unsigned pop_rm(struct tr *t, unsigned i)
+static bool pop_rm(struct tr *t, unsigned i)
 {
 	struct insn *in = &t->insn[i];
 	struct host_mem m, s = stack_at(t, i, 0);
@@ -143,28 +125,25 @@ static unsigned pop_rm(struct tr *t, unsigned i)
 		em_load32(&t->e, R11, &s);
 		em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, 4);
 		em_mov_rr32(&t->e, host_reg(in->rm), R11);
-		return 1;
+		return true;
 	}
-	uint8_t *start = t->e.p;
 	em_load32(&t->e, R11, &s);
 	int32_t disp = in->disp;
 	if (in->base == ESP)
 		in->disp += 4;
 	bool ok = ident_operand(t, i, &m);
 	in->disp = disp;
-	if (!ok) {
-		t->e.p = start;
-		return interp(t, i);
-	}
+	if (!ok)
+		return false;
 	em_store32(&t->e, &m, R11);
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, 4);
-	return 1;
+	return true;
 }
 
 /* push ds   ->   movzx r8d, word [r15+sel]; mov gs:[r12-4], r8d; lea r12d, [r12-4]
  * The upper half of the stack slot: zero, as 32-bit CPUs since the P6 may leave it untouched or zero it.
  * Silicon writes 16 bits only; so do we. */
-static unsigned push_seg(struct tr *t, unsigned i)
+static bool push_seg(struct tr *t, unsigned i)
 {
 	unsigned op = t->insn[i].opcode;
 	unsigned s = t->insn[i].opmap ? (op == 0xa0 ? FS : GS) : op >> 3 & 3;
@@ -173,21 +152,21 @@ static unsigned push_seg(struct tr *t, unsigned i)
 
 	em_movzx16_m(&t->e, R8, &sel);
 	push_r8(t, i, R8);
-	return 1;
+	return true;
 }
 
-static unsigned pusha(struct tr *t, unsigned i)
+static bool pusha(struct tr *t, unsigned i)
 {
 	for (unsigned r = EAX; r <= EDI; r++) {
 		struct host_mem m = stack_at(t, i, -4 - 4 * (int32_t)r);
 		em_store32(&t->e, &m, host_reg(r));
 	}
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -32);
-	return 1;
+	return true;
 }
 
 /* The highest and the lowest word are read first, so that no register changes before the last fault. */
-static unsigned popa(struct tr *t, unsigned i)
+static bool popa(struct tr *t, unsigned i)
 {
 	struct host_mem lo = stack_at(t, i, 0), hi = stack_at(t, i, 28);
 
@@ -200,21 +179,23 @@ static unsigned popa(struct tr *t, unsigned i)
 			em_load32(&t->e, r, &m);
 	}
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, 32);
-	return 1;
+	return true;
 }
 
 /* leave   ->   mov r8d, gs:[rbp]; lea r12d, [rbp+4]; mov ebp, r8d */
-static unsigned leave(struct tr *t, unsigned i)
+static bool leave(struct tr *t, unsigned i)
 {
 	struct host_mem m = stack_at(t, i, 0);
 
 	m.base = RBP;
+	m.disp = 0;
 	if (t->insn[i].opsize == 2)
-		return interp(t, i);
+		return false;
 	em_load32(&t->e, R8, &m);
 	em_lea_disp(&t->e, GUEST_ESP, RBP, 4);
+	t->esp_off = 0;
 	em_mov_rr32(&t->e, RBP, R8);
-	return 1;
+	return true;
 }
 
 /* ------------------------------------------------------------------ flags register */
@@ -228,7 +209,7 @@ static const struct host_mem *vcpu_field(struct host_mem *m, size_t off)
 /* pushf   ->   mov r9d, eax; lahf; seto al; rorx r10d, eax, 8; movzx r10d, r10b; movzx r11d, al; rorx r11d,
  * r11d, 21; mov eax, r9d; (r10d += r11d + iflag + df + sysflags by lea); mov gs:[r12-4], r10d; lea r12d,
  * [r12-4] */
-static unsigned pushf(struct tr *t, unsigned i)
+static bool pushf(struct tr *t, unsigned i)
 {
 	static const size_t parts[] = {offsetof(struct vcpu, iflag), offsetof(struct vcpu, df),
 				       offsetof(struct vcpu, sysflags)};
@@ -236,7 +217,7 @@ static unsigned pushf(struct tr *t, unsigned i)
 	struct host_mem m;
 
 	if (!translate_host.bmi2)
-		return interp(t, i);
+		return false;
 	em_mov_rr32(e, R9, RAX);
 	em8(e, 0x9f);								   /* lahf */
 	em_modrm_reg(e, NULL, 0, false, (const uint8_t[]){0x0f, 0x90}, 2, 0, RAX); /* seto al */
@@ -251,7 +232,7 @@ static unsigned pushf(struct tr *t, unsigned i)
 		em_lea_add(e, R10, R10, R11);
 	}
 	push_r8(t, i, R10);
-	return 1;
+	return true;
 }
 
 /* popf, when only the arithmetic flags (and, at CPL 0, IF) change; anything else takes the callout. At CPL 3
@@ -265,7 +246,7 @@ static unsigned pushf(struct tr *t, unsigned i)
  *   mov r10d, eax; mov eax, r8d; mov r9d, r8d; shr r9d, 11; and r9d, 1; add r9b, 0x7f; mov ah, al; sahf; mov
  * eax, r10d
  */
-static unsigned popf(struct tr *t, unsigned i)
+static bool popf(struct tr *t, unsigned i)
 {
 	const uint32_t sys = FL_TF | FL_DF | FL_IOPL | FL_NT | FL_RF | FL_AC | FL_VIF | FL_VIP | FL_ID;
 	struct emitter *e = &t->e;
@@ -310,27 +291,27 @@ static unsigned popf(struct tr *t, unsigned i)
 		em_fix32(e, slow[n], em_off(&c));
 	interp_at(t, &c, i);
 	em_fix32(&c, em_jmp32(&c), back);
-	return 1;
+	return true;
 }
 
-static unsigned cli(struct tr *t)
+static bool cli(struct tr *t)
 {
 	struct host_mem m;
 
 	em_store_i32(&t->e, vcpu_field(&m, offsetof(struct vcpu, iflag)), 0);
-	return 1;
+	return true;
 }
 
 /* sti   ->   mov dword [iflag], IF; if [request] != 0, callout: it arranges for one more instruction, then
  * the interrupt. A request that comes later finds IF set and leaves at the end of the block; so sti must not
  * end one. */
-static unsigned sti(struct tr *t, unsigned i)
+static bool sti(struct tr *t, unsigned i)
 {
 	struct emitter *e = &t->e;
 	struct host_mem m;
 
 	if (i + 1 == t->n)
-		return interp(t, i);
+		return false;
 	em_store_i32(e, vcpu_field(&m, offsetof(struct vcpu, iflag)), FL_IF);
 	if (flags_dead(t, i)) {
 		em_cmp_mi8(e, vcpu_field(&m, offsetof(struct vcpu, request)), 0);
@@ -340,7 +321,7 @@ static unsigned sti(struct tr *t, unsigned i)
 		em_fix32(e, slow, em_off(&c));
 		tr_callout(t, &c, CO_STI, tr_eip(t, i), t->insn[i].len);
 		em_fix32(&c, em_jmp32(&c), back);
-		return 1;
+		return true;
 	}
 	em_mov_rr64(e, R10, RCX);
 	em_load32(e, RCX, vcpu_field(&m, offsetof(struct vcpu, request)));
@@ -350,17 +331,17 @@ static unsigned sti(struct tr *t, unsigned i)
 	em_mov_rr64(e, R10, RCX);
 	em_fix8(e, quiet);
 	em_mov_rr64(e, RCX, R10);
-	return 1;
+	return true;
 }
 
-static unsigned cld_std(struct tr *t, unsigned i)
+static bool cld_std(struct tr *t, unsigned i)
 {
 	struct host_mem m;
 	bool std = t->class[i] == CL_STD;
 
 	em8(&t->e, std ? 0xfd : 0xfc);
 	em_store_i32(&t->e, vcpu_field(&m, offsetof(struct vcpu, df)), std ? FL_DF : 0);
-	return 1;
+	return true;
 }
 
 /* ------------------------------------------------------------------ segment registers, CPL */
@@ -370,7 +351,7 @@ static unsigned cld_std(struct tr *t, unsigned i)
  *
  * Not where the mode says that the register is not flat: what is loaded may change that. Nor a load of SS
  * that ends the block: the instruction behind it runs before any interrupt. */
-static unsigned seg_load(struct tr *t, unsigned i)
+static bool seg_load(struct tr *t, unsigned i)
 {
 	static const uint32_t not_flat[6] = {[ES] = MODE_NF_ES, [SS] = MODE_NF_SS, [DS] = MODE_NF_DS};
 	const struct insn *in = &t->insn[i];
@@ -382,7 +363,7 @@ static unsigned seg_load(struct tr *t, unsigned i)
 
 	if (s == CS || s > GS || t->rq->mode & not_flat[s] || (s == SS && i + 1 == t->n) ||
 	    tr_site(t, i) & SITE_CALLOUT || (pop && !stack_ok(t, i)))
-		return interp(t, i);
+		return false;
 	arg |= (t->rq->mode & MODE_USER ? CO_ARG_USER : 0) | (s == SS ? CO_ARG_SS : 0) |
 	       (not_flat[s] ? CO_ARG_FLAT : 0) | s << CO_ARG_SEG_SHIFT;
 	if (pop) {
@@ -395,19 +376,19 @@ static unsigned seg_load(struct tr *t, unsigned i)
 	} else if (ident_operand(t, i, &m)) {
 		em_movzx16_m(&t->e, R10, &m);
 	} else {
-		return interp(t, i);
+		return false;
 	}
 	em_mov_ri32(&t->e, R8, tr_eip(t, i));
 	em_mov_ri32(&t->e, R9, arg);
 	em_call_m(&t->e, &go);
-	return 1;
+	return true;
 }
 
 /* int n, iret, sysenter, sysexit, ljmp   ->   mov r8d, eip; mov r9d, arg; mov r10d, which or mode; jmp [go]
  *
  * SYSENTER and SYSEXIT load a flat SS, so that where it is flat already the mode changes by the privilege
  * only. */
-static unsigned transfer(struct tr *t, unsigned i)
+static bool transfer(struct tr *t, unsigned i)
 {
 	struct host_mem go = tr_vcpu(offsetof(struct vcpu, hot.go_callout_end));
 	uint32_t arg = t->insn[i].len | (uint32_t)t->class[i] << 8, r10 = CO_LIGHT;
@@ -435,41 +416,41 @@ static unsigned transfer(struct tr *t, unsigned i)
 		break;
 	default:
 		if (insn_callout(&t->insn[i], CL_INTERP_END) != CO_LIGHT)
-			return interp(t, i);
+			return false;
 	}
 	em_mov_ri32(&t->e, R8, tr_eip(t, i));
 	em_mov_ri32(&t->e, R9, arg);
 	em_mov_ri32(&t->e, R10, r10);
 	em_jmp_m(&t->e, &go);
 	t->ended = true;
-	return 1;
+	return true;
 }
 
 /* ------------------------------------------------------------------ small ones */
 
 /* inc ecx (41)   ->   inc ecx (ff c1): the short forms are REX prefixes on the host */
-static unsigned incdec(struct tr *t, unsigned i)
+static bool incdec(struct tr *t, unsigned i)
 {
 	const struct insn *in = &t->insn[i];
 	const uint8_t p66 = 0x66;
 
 	em_modrm_reg(&t->e, &p66, in->opsize == 2, false, (const uint8_t[]){0xff}, 1, in->opcode >= 0x48,
 		     host_reg(in->opcode & 7));
-	return 1;
+	return true;
 }
 
-static unsigned lea(struct tr *t, unsigned i)
+static bool lea(struct tr *t, unsigned i)
 {
 	const struct insn *in = &t->insn[i];
 	const uint8_t p66 = 0x66;
-	struct host_mem m = ident_ea(in);
+	struct host_mem m = ident_ea(t, in);
 
 	em_modrm_mem(&t->e, &p66, in->opsize == 2, false, (const uint8_t[]){0x8d}, 1, host_reg(in->reg), &m);
-	return 1;
+	return true;
 }
 
 /* mov al, [moffs32] (a0)   ->   mov al, gs:[disp32] (8a): the host's a0 takes a 64-bit offset */
-static unsigned moffs(struct tr *t, unsigned i)
+static bool moffs(struct tr *t, unsigned i)
 {
 	const struct insn *in = &t->insn[i];
 	const uint8_t p66 = 0x66;
@@ -477,55 +458,55 @@ static unsigned moffs(struct tr *t, unsigned i)
 	uint8_t op = (in->opcode & 1 ? 0x8b : 0x8a) - (in->opcode & 2);
 
 	if (!ident_operand(t, i, &m))
-		return interp(t, i);
+		return false;
 	em_modrm_mem(&t->e, &p66, in->opsize == 2 && in->opcode & 1, false, &op, 1, RAX, &m);
-	return 1;
+	return true;
 }
 
 /* mov r32, ds / mov [m16], ds */
-static unsigned mov_from_seg(struct tr *t, unsigned i)
+static bool mov_from_seg(struct tr *t, unsigned i)
 {
 	const struct insn *in = &t->insn[i];
 	struct host_mem m, sel;
 
 	if (in->reg > GS)
-		return interp(t, i);
+		return false;
 	sel = tr_vcpu(offsetof(struct vcpu, seg) + in->reg * sizeof(struct seg) + offsetof(struct seg, sel));
 	if (in->mod == 3) {
 		if (in->opsize == 2) {
 			em_modrm_mem(&t->e, (const uint8_t[]){0x66}, 1, false, (const uint8_t[]){0x8b}, 1,
 				     host_reg(in->rm), &sel);
-			return 1;
+			return true;
 		}
 		em_movzx16_m(&t->e, host_reg(in->rm), &sel);
-		return 1;
+		return true;
 	}
 	if (!ident_operand(t, i, &m))
-		return interp(t, i);
+		return false;
 	em_movzx16_m(&t->e, R11, &sel);
 	em_modrm_mem(&t->e, (const uint8_t[]){0x66}, 1, false, (const uint8_t[]){0x89}, 1, R11, &m);
-	return 1;
+	return true;
 }
 
-static unsigned mov_from_cr(struct tr *t, unsigned i)
+static bool mov_from_cr(struct tr *t, unsigned i)
 {
 	static const uint16_t field[] = {offsetof(struct vcpu, cr0), 0, offsetof(struct vcpu, cr2),
 					 offsetof(struct vcpu, cr3), offsetof(struct vcpu, cr4)};
 	struct host_mem m;
 
 	em_load32(&t->e, host_reg(t->insn[i].rm), vcpu_field(&m, field[t->insn[i].reg]));
-	return 1;
+	return true;
 }
 
 /* rdtsc   ->   rdtsc; rorx rdx, rdx, 32; lea rax, [rax+rdx]; mov r8, [tsc_offset]; lea rax, [rax+r8];
  *              rorx rdx, rax, 32; mov edx, edx; mov eax, eax */
-static unsigned rdtsc(struct tr *t, unsigned i)
+static bool rdtsc(struct tr *t)
 {
 	struct emitter *e = &t->e;
 	struct host_mem m;
 
 	if (!translate_host.bmi2)
-		return interp(t, i);
+		return false;
 	em8(e, 0x0f);
 	em8(e, 0x31);
 	em_rorx64(e, RDX, RDX, 32);
@@ -535,7 +516,7 @@ static unsigned rdtsc(struct tr *t, unsigned i)
 	em_rorx64(e, RDX, RAX, 32);
 	em_mov_rr32(e, RDX, RDX);
 	em_mov_rr32(e, RAX, RAX);
-	return 1;
+	return true;
 }
 
 /* ------------------------------------------------------------------ string instructions
@@ -569,7 +550,7 @@ static bool string_base(struct tr *t, unsigned site, unsigned ptr)
 	return true;
 }
 
-static unsigned string(struct tr *t, unsigned i)
+static bool string(struct tr *t, unsigned i)
 {
 	const struct insn *in = &t->insn[i];
 	unsigned op = in->opcode & 0xfe;
@@ -582,11 +563,9 @@ static unsigned string(struct tr *t, unsigned i)
 	uint8_t *start = t->e.p;
 
 	if (in->adsize == 2 || site & SITE_CALLOUT || (src && !ds_flat) || (dst && t->rq->mode & MODE_NF_ES))
-		return interp(t, i);
-	if ((src && !string_base(t, site, RSI)) || (dst && !string_base(t, site, RDI))) {
-		t->e.p = start;
-		return interp(t, i);
-	}
+		return false;
+	if ((src && !string_base(t, site, RSI)) || (dst && !string_base(t, site, RDI)))
+		return false;
 	bool rep = in->prefix & (INSN_REP | INSN_REPNE);
 	/* The side table says that rsi and rdi hold host addresses and, for rep, that a kick may stop it
 	 * here. */
@@ -601,7 +580,7 @@ static unsigned string(struct tr *t, unsigned i)
 		em_mov_rr32(&t->e, RSI, RSI);
 	if (dst)
 		em_mov_rr32(&t->e, RDI, RDI);
-	return 1;
+	return true;
 }
 
 /* ------------------------------------------------------------------ control transfer */
@@ -612,19 +591,19 @@ static unsigned condition(const struct insn *in)
 }
 
 /* jcc target   ->   jcc exit(target); at the end of the block jmp exit(next) */
-static unsigned jcc(struct tr *t, unsigned i)
+static bool jcc(struct tr *t, unsigned i)
 {
 	tr_exit(t, em_jcc32(&t->e, condition(&t->insn[i])), EXIT_JMP, tr_next(t, i) + t->insn[i].imm);
 	if (i + 1 < t->n)
-		return 1;
+		return true;
 	tr_exit(t, em_jmp32(&t->e), EXIT_JMP, tr_next(t, i));
 	t->ended = true;
-	return 1;
+	return true;
 }
 
 /* loop target   ->   67 loop +5; jmp exit(next); jmp exit(target)        (a repeat prefix decides loope or
  * loopne) */
-static unsigned loop(struct tr *t, unsigned i)
+static bool loop(struct tr *t, unsigned i)
 {
 	em8(&t->e, 0x67);
 	if (t->insn[i].prefix & (INSN_REP | INSN_REPNE))
@@ -634,14 +613,14 @@ static unsigned loop(struct tr *t, unsigned i)
 	tr_exit(t, em_jmp32(&t->e), EXIT_JMP, tr_next(t, i));
 	tr_exit(t, em_jmp32(&t->e), EXIT_JMP, tr_next(t, i) + t->insn[i].imm);
 	t->ended = true;
-	return 1;
+	return true;
 }
 
-static unsigned jmp(struct tr *t, unsigned i)
+static bool jmp(struct tr *t, unsigned i)
 {
 	tr_exit(t, em_jmp32(&t->e), EXIT_JMP, tr_next(t, i) + t->insn[i].imm);
 	t->ended = true;
-	return 1;
+	return true;
 }
 
 /* Loads the target of an indirect transfer into r8d. */
@@ -660,22 +639,19 @@ static bool load_target(struct tr *t, unsigned i)
 }
 
 /* jmp [ea]   ->   mov r8d, [ea]; mov r9d, [r14+r8*4]; lea r9, [r9+arena]; jmp r9 */
-static unsigned jmp_rm(struct tr *t, unsigned i)
+static bool jmp_rm(struct tr *t, unsigned i)
 {
-	uint8_t *start = t->e.p;
 
-	if (!load_target(t, i)) {
-		t->e.p = start;
-		return interp(t, i);
-	}
+	if (!load_target(t, i))
+		return false;
 	tr_jump_indirect(t, &t->e, false);
 	t->ended = true;
-	return 1;
+	return true;
 }
 
 /* call target   ->   mov dword gs:[r12-4], next; lea r12d, [r12-4]; call exit(target)
  * A call of the next instruction, to learn EIP, never returns: no host call. */
-static unsigned call(struct tr *t, unsigned i)
+static bool call(struct tr *t, unsigned i)
 {
 	uint32_t target = tr_next(t, i) + t->insn[i].imm;
 	struct host_mem m = stack_at(t, i, -4);
@@ -683,52 +659,108 @@ static unsigned call(struct tr *t, unsigned i)
 	em_store_i32(&t->e, &m, tr_next(t, i));
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -4);
 	if (target == tr_next(t, i))
-		return 1;
+		return true;
 	if (target >> PAGE_SHIFT == t->b->eip >> PAGE_SHIFT || t->rq->chain_cross) {
 		tr_exit(t, em_call32(&t->e), EXIT_CALL, target);
 	} else {
 		tr_jump_table(t, &t->e, target, true);
 	}
 	tr_behind_call(t, i);
-	return 1;
+	return true;
 }
 
 /* call [ea]   ->   mov r8d, [ea]; mov dword gs:[r12-4], next; lea r12d, [r12-4]; mov r9d,
  * [r14+r8*4]; lea r9, [r9+arena]; call r9 */
-static unsigned call_rm(struct tr *t, unsigned i)
+static bool call_rm(struct tr *t, unsigned i)
 {
 	struct host_mem m = stack_at(t, i, -4);
-	uint8_t *start = t->e.p;
 
-	if (!load_target(t, i)) {
-		t->e.p = start;
-		return interp(t, i);
-	}
+	if (!load_target(t, i))
+		return false;
 	em_store_i32(&t->e, &m, tr_next(t, i));
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -4);
 	tr_jump_indirect(t, &t->e, true);
 	tr_behind_call(t, i);
-	return 1;
+	return true;
 }
 
 /* ret n   ->   mov r8d, gs:[r12]; lea r12d, [r12+4+n]; mov r9d, [r14+r8*4]; lea r9, [r9+arena]; mov [rsp],
  * r9; ret */
-static unsigned ret(struct tr *t, unsigned i)
+static bool ret(struct tr *t, unsigned i)
 {
 	struct host_mem m = stack_at(t, i, 0);
 
 	em_load32(&t->e, R8, &m);
-	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP,
-		    4 + (t->insn[i].opcode == 0xc2 ? (int32_t)(t->insn[i].imm & 0xffff) : 0));
+	move_esp(t, 4 + (t->insn[i].opcode == 0xc2 ? (int32_t)(t->insn[i].imm & 0xffff) : 0));
+	tr_settle_esp(t);
 	assert(t->e.p + CACHE_TABLE_RET <= t->e.limit);
 	t->e.p += cache_table_ret(t->k, t->e.p);
 	t->ended = true;
-	return 1;
+	return true;
 }
 
 /* ------------------------------------------------------------------ the table */
 
-unsigned rule_emit(struct tr *t, unsigned i)
+/* Whether a register operand may be esp. For groups reg says which operation, for bytes 4 is ah: taken for
+ * esp. */
+static bool may_name_esp(const struct insn *in)
+{
+	if (!in->has_modrm)
+		return (in->opcode & 7) == ESP;
+	if (in->mod == 3 && in->rm == ESP)
+		return true;
+	if (in->reg != ESP)
+		return false;
+	if (in->opmap)
+		return true;
+	switch (in->opcode) {
+	case 0x80 ... 0x83:
+	case 0xc0 ... 0xc1:
+	case 0xc6 ... 0xc7:
+	case 0xd0 ... 0xd3:
+	case 0xd8 ... 0xdf:
+	case 0xf6 ... 0xf7:
+		return false;
+	default:
+		return true;
+	}
+}
+
+/* So that a displacement of esp stays in a byte, and so does the side table's. */
+#define ESP_OFF_MAX 64
+
+bool rule_esp_may_wait(const struct tr *t, unsigned i)
+{
+	const struct insn *in = &t->insn[i];
+
+	if (t->esp_off > ESP_OFF_MAX || t->esp_off < -ESP_OFF_MAX)
+		return false;
+	switch ((enum insn_class)t->class[i]) {
+	case CL_PUSH_REG:
+	case CL_POP_REG:
+	case CL_INCDEC:
+		return (in->opcode & 7) != ESP;
+	case CL_PUSH_IMM:
+	case CL_PUSH_SEG:
+	case CL_LEAVE:
+	case CL_RET:
+	case CL_MOFFS:
+	case CL_NOP:
+		return true;
+	case CL_PUSH_RM:
+	case CL_MOV_FROM_SEG:
+		return in->mod != 3 || in->rm != ESP;
+	case CL_LEA:
+		return in->reg != ESP;
+	case CL_IDENT:
+	case CL_IDENT_FPU:
+		return !may_name_esp(in);
+	default:
+		return false;
+	}
+}
+
+bool rule_emit(struct tr *t, unsigned i)
 {
 	enum insn_class cl = t->class[i];
 	bool stack = stack_ok(t, i);
@@ -736,14 +768,14 @@ unsigned rule_emit(struct tr *t, unsigned i)
 	switch (cl) {
 	case CL_IDENT:
 		if (divides(&t->insn[i]) && tr_site(t, i) & SITE_CALLOUT)
-			return interp(t, i);
-		return ident_emit(t, i) ? 1 : interp(t, i);
+			return false;
+		return ident_emit(t, i);
 	case CL_IDENT_FPU:
-		return ident_emit(t, i) ? 1 : interp(t, i);
+		return ident_emit(t, i);
 	case CL_LEA:
 		return lea(t, i);
 	case CL_NOP:
-		return 1;
+		return true;
 	case CL_INCDEC:
 		return incdec(t, i);
 	case CL_MOFFS:
@@ -752,25 +784,25 @@ unsigned rule_emit(struct tr *t, unsigned i)
 		return string(t, i);
 	case CL_PUSH_REG:
 	case CL_PUSH_IMM:
-		return stack ? pushes(t, i) : interp(t, i);
+		return stack && push(t, i);
 	case CL_POP_REG:
-		return stack ? pops(t, i) : interp(t, i);
+		return stack && pop(t, i);
 	case CL_PUSH_RM:
-		return stack ? push_rm(t, i) : interp(t, i);
+		return stack && push_rm(t, i);
 	case CL_POP_RM:
-		return stack ? pop_rm(t, i) : interp(t, i);
+		return stack && pop_rm(t, i);
 	case CL_PUSH_SEG:
-		return stack ? push_seg(t, i) : interp(t, i);
+		return stack && push_seg(t, i);
 	case CL_PUSHA:
-		return stack ? pusha(t, i) : interp(t, i);
+		return stack && pusha(t, i);
 	case CL_POPA:
-		return stack ? popa(t, i) : interp(t, i);
+		return stack && popa(t, i);
 	case CL_PUSHF:
-		return stack ? pushf(t, i) : interp(t, i);
+		return stack && pushf(t, i);
 	case CL_POPF:
-		return stack ? popf(t, i) : interp(t, i);
+		return stack && popf(t, i);
 	case CL_LEAVE:
-		return stack ? leave(t, i) : interp(t, i);
+		return stack && leave(t, i);
 	case CL_MOV_FROM_SEG:
 		return mov_from_seg(t, i);
 	case CL_MOV_FROM_CR:
@@ -791,7 +823,7 @@ unsigned rule_emit(struct tr *t, unsigned i)
 	case CL_STD:
 		return cld_std(t, i);
 	case CL_RDTSC:
-		return rdtsc(t, i);
+		return rdtsc(t);
 	case CL_JCC:
 		return jcc(t, i);
 	case CL_LOOP:
@@ -801,12 +833,12 @@ unsigned rule_emit(struct tr *t, unsigned i)
 	case CL_JMP_RM:
 		return jmp_rm(t, i);
 	case CL_CALL:
-		return stack ? call(t, i) : interp(t, i);
+		return stack && call(t, i);
 	case CL_CALL_RM:
-		return stack ? call_rm(t, i) : interp(t, i);
+		return stack && call_rm(t, i);
 	case CL_RET:
-		return stack ? ret(t, i) : interp(t, i);
+		return stack && ret(t, i);
 	default:
-		return interp(t, i);
+		return false;
 	}
 }

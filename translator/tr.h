@@ -59,6 +59,7 @@ struct tr {
 	uint32_t live[CACHE_MAX_INSNS + 1]; /* arithmetic flags that matter before instruction i */
 	unsigned n;
 	unsigned jccs, calls; /* so far */
+	int32_t esp_off;      /* guest esp is r12 + this */
 	bool ended;	      /* the last rule emitted its own exits */
 };
 
@@ -77,7 +78,6 @@ bool insn_may_fault(const struct insn *i, enum insn_class cl);
 struct emitter tr_cold(struct tr *t, unsigned bytes); /* a piece of cold code */
 void tr_exit(struct tr *t, uint32_t patch, enum exit_kind kind, uint32_t target);
 void tr_callout(struct tr *t, struct emitter *e, enum callout co, uint32_t eip, uint32_t arg);
-void tr_side(struct tr *t, unsigned i, int esp_delta, unsigned flags);
 static inline uint32_t tr_eip(const struct tr *t, unsigned i)
 {
 	return t->b->eip + t->b->side[i].guest;
@@ -98,6 +98,8 @@ static inline struct host_mem tr_vcpu(size_t offset)
 {
 	return (struct host_mem){.base = R15, .index = -1, .scale = 1, .disp = (int32_t)offset};
 }
+/* Makes r12 esp again. */
+void tr_settle_esp(struct tr *t);
 /* To r8d through the table; to a constant target. */
 void tr_jump_indirect(struct tr *t, struct emitter *e, bool call);
 void tr_jump_table(struct tr *t, struct emitter *e, uint32_t target, bool call);
@@ -110,14 +112,17 @@ static inline unsigned host_reg(unsigned guest)
 	return guest == ESP ? GUEST_ESP : guest;
 }
 /* The guest's memory operand as host registers, without a window: for lea. */
-struct host_mem ident_ea(const struct insn *i);
+struct host_mem ident_ea(const struct tr *t, const struct insn *i);
 /* Where the operand is: through gs (plain), or in r8 plus a base register chosen by the site. Emits the
  * address computation. Returns false when the interpreter must do it. */
 bool ident_operand(struct tr *t, unsigned i, struct host_mem *m);
-/* Copies the instruction with its operands mapped. False: cannot be expressed, nothing emitted. */
+/* Copies the instruction with its operands mapped. False: cannot be expressed. */
 bool ident_emit(struct tr *t, unsigned i);
 
-/* ---- rules.c: emits instruction i and possibly followers; returns how many were consumed. */
-unsigned rule_emit(struct tr *t, unsigned i);
+/* ---- rules.c. False: the interpreter must do it, and what was emitted is to be taken back. */
+bool rule_emit(struct tr *t, unsigned i);
+void rule_interp(struct tr *t, unsigned i);
+/* Its rule can do with an r12 that is not esp (esp_off). */
+bool rule_esp_may_wait(const struct tr *t, unsigned i);
 
 #endif

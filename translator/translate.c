@@ -9,9 +9,9 @@
 
 struct translate_host translate_host;
 
-#define MAX_INSNS 32u
+#define MAX_INSNS 64u
 #define MAX_BYTES                                                                                            \
-	200u /* where a block ends whatever comes; a side table row has eight bits for the offset            \
+	236u /* where a block ends whatever comes; a side table row has eight bits for the offset            \
 	      */
 #define MAX_EXTENDED 120u /* beyond this a block does not go on behind branches */
 
@@ -22,12 +22,20 @@ struct emitter tr_cold(struct tr *t, unsigned bytes)
 		.p = t->k->rw + t->cold, .base = t->k->rw, .limit = t->k->rw + t->cold + bytes};
 }
 
-void tr_side(struct tr *t, unsigned i, int esp_delta, unsigned flags)
+void tr_settle_esp(struct tr *t)
+{
+	if (t->esp_off)
+		em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, t->esp_off);
+	t->esp_off = 0;
+}
+
+/* Where the code of instruction i begins. */
+static void tr_side(struct tr *t, unsigned i, unsigned flags)
 {
 	struct side_entry *s = &t->b->side[i];
 
 	s->host = (uint16_t)(em_off(&t->e) - t->b->host);
-	s->esp_delta = (int8_t)esp_delta;
+	s->esp_delta = (int8_t)t->esp_off;
 	s->flags = (uint8_t)flags;
 }
 
@@ -255,9 +263,38 @@ static uint32_t verify_arg(const struct tr *t, unsigned i)
 	return (uint32_t)(t->b - t->k->blocks) | i << CO_VERIFY_INSN;
 }
 
+static void begin_part(struct tr *t, unsigned i)
+{
+	const uint32_t start = em_off(&t->e);
+
+	if (i)
+		t->b->side[i - 1].flags |= SIDE_PART;
+	if (translate_host.verify)
+		tr_callout(t, &t->e, CO_VERIFY, tr_eip(t, i), verify_arg(t, i));
+	if (translate_host.count)
+		count_insns(t, i);
+	t->b->prologue = (uint8_t)(em_off(&t->e) - start);
+	t->k->stats.host_bytes -= t->b->prologue;
+}
+
+static void translate_insn(struct tr *t, unsigned i)
+{
+	const unsigned flags =
+		i && begins_shadow(&t->insn[i - 1], (enum insn_class)t->class[i - 1]) ? SIDE_SHADOW : 0;
+	uint8_t *start = t->e.p;
+
+	tr_side(t, i, flags);
+	if (rule_emit(t, i))
+		return;
+	t->e.p = start;
+	tr_settle_esp(t);
+	tr_side(t, i, flags);
+	rule_interp(t, i);
+}
+
 struct block *translate_block(struct cache *k, const struct translate_request *rq)
 {
-	struct tr t = {.k = k, .rq = rq, .b = cache_new(k), .cold = k->cold};
+	struct tr t = {.k = k, .rq = rq, .b = cache_new(k, rq->loop ? 64 : 16), .cold = k->cold};
 
 	t.b->gpa = rq->gpa;
 	t.b->eip = rq->eip;
@@ -265,24 +302,16 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 	t.e = (struct emitter){.p = k->rw + k->hot, .base = k->rw, .limit = k->rw + k->cold};
 	decode_block(&t);
 	find_liveness(&t);
-	for (unsigned i = 0; i < t.n;) {
-		if (part_begins(&t, i)) {
-			const uint32_t start = em_off(&t.e);
-			if (i)
-				t.b->side[i - 1].flags |= SIDE_PART;
-			if (translate_host.verify)
-				tr_callout(&t, &t.e, CO_VERIFY, tr_eip(&t, i), verify_arg(&t, i));
-			if (translate_host.count)
-				count_insns(&t, i);
-			t.b->prologue = (uint8_t)(em_off(&t.e) - start);
-			k->stats.host_bytes -= t.b->prologue;
-		}
-		tr_side(&t, i, 0,
-			i && begins_shadow(&t.insn[i - 1], (enum insn_class)t.class[i - 1]) ? SIDE_SHADOW
-											    : 0);
+	for (unsigned i = 0; i < t.n; i++) {
+		const bool part = part_begins(&t, i);
+		if (part || !rule_esp_may_wait(&t, i))
+			tr_settle_esp(&t);
+		if (part)
+			begin_part(&t, i);
 		k->stats.ident_insns += is_ident((enum insn_class)t.class[i]);
-		i += rule_emit(&t, i);
+		translate_insn(&t, i);
 	}
+	tr_settle_esp(&t);
 	if (!t.ended)
 		tr_exit(&t, em_jmp32(&t.e), EXIT_JMP, rq->eip + t.b->len);
 	while (em_off(&t.e) < t.b->host + CACHE_MIN_BYTES)

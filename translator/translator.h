@@ -119,6 +119,7 @@ struct translate_request {
 	uint64_t second_gpa;
 	bool chain_cross; /* sole supervisor window: direct branches may leave the page */
 	bool single;	  /* one instruction only */
+	bool loop;	  /* a branch leads back to here */
 };
 
 /* What the host CPU offers to emitted code. */

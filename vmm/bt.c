@@ -271,7 +271,8 @@ static void log_block(struct bt *bt, const struct block *b, const uint8_t *code)
 		translate_log(&bt->k, b, code, b->len - b->len2, sides);
 }
 
-static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struct second_page *second)
+static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struct second_page *second,
+				bool loop)
 {
 	struct vcpu *c = bt->c;
 	unsigned avail = PAGE_SIZE - (unsigned)(gpa & (PAGE_SIZE - 1));
@@ -281,6 +282,7 @@ static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struc
 		.mode = c->hot.cur->mode,
 		.code = mem_ptr(c->mem, gpa, avail),
 		.avail = avail,
+		.loop = loop,
 		.chain_cross = c->cpl != 3 && bt->sole_super,
 	};
 
@@ -309,7 +311,7 @@ static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struc
 
 /* The block for eip in the current space, translated if need be. NULL with c->exc pending when the fetch
  * faults, or without when the code does not lie in RAM. */
-struct block *bt_find_block(struct bt *bt, uint32_t eip)
+struct block *bt_find_block(struct bt *bt, uint32_t eip, bool loop)
 {
 	struct vcpu *c = bt->c;
 	struct walk w;
@@ -320,9 +322,9 @@ struct block *bt_find_block(struct bt *bt, uint32_t eip)
 		return NULL;
 	struct block *b = cache_lookup(&bt->k, w.gpa, eip, c->hot.cur->mode, second_matches, &second);
 	if (!b)
-		b = cache_enter(&bt->k, w.gpa, eip, c->hot.cur->mode);
+		b = cache_enter(&bt->k, w.gpa, eip, c->hot.cur->mode, loop);
 	if (!b)
-		b = make_block(bt, w.gpa, eip, &second);
+		b = make_block(bt, w.gpa, eip, &second, loop);
 	if (!b)
 		return NULL;
 	mem_window_note_code(c, win, eip);
@@ -391,6 +393,18 @@ static void chain_to(struct bt *bt, struct exit_link *e, struct block *b)
 		verify_note(bt->verify, VERIFY_CHAINED, e->from->eip, e->from->gpa, b->eip);
 }
 
+/* To an instruction before it, or in the middle of its block: where a loop begins. */
+static bool leads_back(const struct exit_link *e)
+{
+	return e->kind == EXIT_JMP && e->target < e->from->eip + e->from->len;
+}
+
+static void go_to(struct bt *bt, const struct block *b)
+{
+	bt->c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->host);
+	bt->c->hot.resume_esp = 0;
+}
+
 /* An unchained exit (how is BT_EXIT_DIRECT) or a table miss (BT_EXIT_MISS), on the quick path of entry.S: the
  * guest's FPU state is live. Sets hot.resume and returns 0 when the block exists; else how, and the run loop
  * makes it. */
@@ -422,7 +436,7 @@ static int bt_on_exit(struct vcpu *c, int how)
 		if (e->by_table)
 			cache_table_set(&bt->k, c->hot.cur, b);
 	}
-	c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->host);
+	go_to(bt, b);
 	return 0;
 }
 
@@ -505,7 +519,7 @@ static void execute(struct bt *bt)
 	struct block *b = NULL;
 	for (;;) {
 		if (!resume) {
-			b = bt_find_block(bt, c->eip);
+			b = bt_find_block(bt, c->eip, from && leads_back(from));
 			if (!b) {
 				if (!c->exc.pending)
 					bt_interp_one(bt);
@@ -515,7 +529,7 @@ static void execute(struct bt *bt)
 				chain_to(bt, from, b);
 			if (fill || (from && from->by_table))
 				cache_table_set(&bt->k, c->hot.cur, b);
-			c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->host);
+			go_to(bt, b);
 		}
 		if (log_on(LOG_EXEC) || log_on(LOG_CPU))
 			log_enter(c, b);

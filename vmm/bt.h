@@ -75,8 +75,7 @@ void bt_run(struct machine *m);
 void bt_sync_space(struct bt *bt);
 /* The same where CPL has changed, between 0 and 3, and SS is flat before and after. */
 void bt_sync_cpl(struct bt *bt);
-struct block *bt_find_block(struct bt *bt,
-			    uint32_t eip); /* NULL: an exception is pending, or not translatable */
+struct block *bt_find_block(struct bt *bt, uint32_t eip, bool loop); /* NULL: an exception is pending, or not translatable */
 /* For hot.seg_poison: 0 for what checks nothing but its type. */
 static inline uint64_t bt_seg_poison(const struct seg *s)
 {

@@ -185,14 +185,11 @@ bool bt_fault(struct bt *bt)
 			precise(bt, &s, false);
 			c->shadow = 1;
 			again = false;
-		} else if (again && s.side->esp_delta == 0) {
-			c->eip = s.eip;
-			c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + s.b->host + s.side->host);
 		} else if (again) {
-			/* In the middle of a run of pushes the host code expects esp as it was before the
-			 * run. */
-			precise(bt, &s, false);
-			again = false;
+			c->eip = s.eip;
+			c->gpr[ESP] += (uint32_t)(int32_t)s.side->esp_delta;
+			c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + s.b->host + s.side->host);
+			c->hot.resume_esp = (uint32_t)-s.side->esp_delta;
 		}
 	} else {
 		/* #DE, #MF, #XM: the interpreter knows how. Who divides by zero on purpose does so often. */

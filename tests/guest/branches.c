@@ -1,8 +1,8 @@
 /*
- * Indirect branches, calls and returns: what reaches the target must be what left the source, flags above all.
- * The cases are chosen to hurt a translator that looks targets up in tables: targets whose addresses agree in their
- * low bits, returns to where no call came from, stacks that are switched, calls deeper than any return predictor, and
- * code that carries flags through all of that.
+ * Indirect branches, calls and returns: what reaches the target must be what left the source, flags above
+ * all. The cases are chosen to hurt a translator that looks targets up in tables: targets whose addresses
+ * agree in their low bits, returns to where no call came from, stacks that are switched, calls deeper than
+ * any return predictor, and code that carries flags through all of that.
  */
 #include "paging.h"
 
@@ -20,7 +20,10 @@ static uint32_t jump(uint32_t at, uint32_t flags)
 {
 	uint32_t result;
 
-	__asm__ volatile("pushl %2; popfl; call *%1" : "=a"(result) : "r"(at), "r"(flags) : "ecx", "edx", "memory", "cc");
+	__asm__ volatile("pushl %2; popfl; call *%1"
+			 : "=a"(result)
+			 : "r"(at), "r"(flags)
+			 : "ecx", "edx", "memory", "cc");
 	return result;
 }
 
@@ -124,12 +127,15 @@ static uint32_t run_at(uint32_t at, uint32_t arg)
 	return result;
 }
 
-/* A call whose return address is that of an instruction that goes on on the next page. */
+/* Calls, the last of which has a return address that is that of an instruction that goes on on the next page.
+ */
 static void return_to_a_straddler(void)
 {
-	/* call +8; add eax, 0x01020304; ret; nops; lea eax, [ecx+1]; ret */
-	static const uint8_t code[] = {0xe8, 8, 0, 0, 0, 0x05, 4, 3, 2, 1, 0xc3, 0x90, 0x90, 0x8d, 0x41, 1, 0xc3};
-	const uint32_t at = PLAYGROUND + 0x30ffd - 5;
+	/* four times call f; add eax, 0x01020304; ret; nops; f: lea eax, [ecx+1]; ret */
+	static const uint8_t code[] = {0xe8, 23, 0, 0,	  0,	0xe8, 18,   0,	  0, 0,	   0xe8,
+				       13,   0,	 0, 0,	  0xe8, 8,    0,    0,	  0, 0x05, 4,
+				       3,    2,	 1, 0xc3, 0x90, 0x90, 0x8d, 0x41, 1, 0xc3};
+	const uint32_t at = PLAYGROUND + 0x30ffd - 20;
 	uint32_t wrong = 0;
 
 	emit(at, code, sizeof code);
@@ -142,8 +148,8 @@ static void return_to_a_straddler(void)
  * around it changes. */
 static void entered_in_the_middle(void)
 {
-	/* 0: inc ecx; 1: inc ecx; 2: lea ecx, [ecx+5]; 5: push ecx; 6: call 16; 11: pop ecx; 12: lea eax, [eax+ecx];
-	 * 15: ret; 16: lea eax, [ecx+100]; 19: ret */
+	/* 0: inc ecx; 1: inc ecx; 2: lea ecx, [ecx+5]; 5: push ecx; 6: call 16; 11: pop ecx; 12: lea eax,
+	 * [eax+ecx]; 15: ret; 16: lea eax, [ecx+100]; 19: ret */
 	static const uint8_t code[] = {0x41, 0x41, 0x8d, 0x49, 5,    0x51, 0xe8, 5,    0,   0,
 				       0,    0x59, 0x8d, 0x04, 0x08, 0xc3, 0x8d, 0x41, 100, 0xc3};
 	const uint32_t at = PLAYGROUND + 0x40100;

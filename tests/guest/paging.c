@@ -334,6 +334,48 @@ static void implicit_accesses(void)
 	paging_reset();
 }
 
+/* Pushes, pops and uses of esp with accesses between them to a page that the TLB does not hold: esp is right
+ * whatever the accesses cost. */
+static void stack_between_faults(void)
+{
+	uint32_t wrong = 0;
+
+	for (uint32_t i = 0; i < 40; i++) {
+		uint32_t esp, sum, popped;
+
+		map(TARGET, (i & 1 ? TARGET_END : TARGET) | PTE_ALL);
+		__asm__ volatile("movl %%esp, %%edi\n"
+				 "pushl $1\n"
+				 "pushl %%ecx\n"
+				 "movl %%ecx, (%%esi)\n"
+				 "pushl (%%esi)\n"
+				 "movl 4(%%esp), %%eax\n"
+				 "invlpg (%%esi)\n"
+				 "pushl $7\n"
+				 "addl %%eax, 4(%%esi)\n"
+				 "addl 12(%%esp), %%eax\n"
+				 "leal 16(%%esp), %%edx\n"
+				 "subl %%edi, %%edx\n"
+				 "popl %%edi\n"
+				 "movl %%esp, %%ebx\n"
+				 "addl (%%esi), %%edi\n"
+				 "popl %%ebx\n"
+				 "addl %%ebx, %%edi\n"
+				 "popl %%ebx\n"
+				 "addl 4(%%esp), %%ebx\n"
+				 "subl 4(%%esp), %%ebx\n"
+				 "popl %%ebx\n"
+				 : "=a"(sum), "=d"(esp), "=D"(popped)
+				 : "c"(i), "S"(TARGET)
+				 : "ebx", "memory", "cc");
+		wrong += sum != i + 1;
+		wrong += esp != 0;
+		wrong += popped != 7 + 2 * i;
+	}
+	check("esp amid accesses to pages that are looked up", wrong, 0);
+	paging_reset();
+}
+
 void test(void)
 {
 	__asm__ volatile("fninit");
@@ -342,5 +384,6 @@ void test(void)
 	sequences();
 	straddling();
 	implicit_accesses();
+	stack_between_faults();
 	paging_off();
 }

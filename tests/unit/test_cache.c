@@ -250,7 +250,7 @@ static void returns(void **state)
 	assert_null(cache_ret_point(&k, 0x1005, 0x1005, MODE_USER));
 	assert_null(cache_ret_point(&k, 0x3005, 0x1005, 0));
 	assert_null(cache_lookup(&k, 0x1005, 0x1005, 0, never, NULL));
-	struct block *e = cache_enter(&k, 0x1005, 0x1005, 0);
+	struct block *e = cache_enter(&k, 0x1005, 0x1005, 0, false);
 	assert_non_null(e);
 	assert_ptr_equal(cache_lookup(&k, 0x1005, 0x1005, 0, never, NULL), e);
 	cache_table_set(&k, s, e);
@@ -289,12 +289,12 @@ static void entries(void **state)
 	struct block *j = make(0x1800, 0x1800, "\xe9\x01\xf8\xff\xff", 5, false); /* jmp 0x1006 */
 
 	(void)state;
-	assert_null(cache_enter(&k, 0x1001, 0x1001, 0)); /* no room for a jump before it */
-	assert_null(cache_enter(&k, 0x1002, 0x1002, 0)); /* no instruction begins there */
-	assert_null(cache_enter(&k, 0x100c, 0x100c, 0)); /* in a run of pushes */
-	assert_null(cache_enter(&k, 0x2006, 0x1006, 0));
-	assert_null(cache_enter(&k, 0x1006, 0x1006, MODE_USER));
-	struct block *e = cache_enter(&k, 0x1006, 0x1006, 0);
+	assert_null(cache_enter(&k, 0x1001, 0x1001, 0, false)); /* no room for a jump before it */
+	assert_null(cache_enter(&k, 0x1002, 0x1002, 0, false)); /* no instruction begins there */
+	assert_null(cache_enter(&k, 0x100c, 0x100c, 0, false)); /* in a run of pushes */
+	assert_null(cache_enter(&k, 0x2006, 0x1006, 0, false));
+	assert_null(cache_enter(&k, 0x1006, 0x1006, MODE_USER, false));
+	struct block *e = cache_enter(&k, 0x1006, 0x1006, 0, false);
 	assert_non_null(e);
 	assert_int_equal(e->host, a->host + a->side[2].host);
 	cache_chain(&k, &j->exits[0], e);
@@ -313,7 +313,7 @@ static void entry_at_an_exit_is_dropped(void **state)
 	static const char code[] = "\xb9\x01\x00\x00\x00\xba\x02\x00\x00\x00\x75\x04\xb9\x01\x00\x00\x00\xc3";
 	struct block *a = make(0x1000, 0x1000, code, 18, false);
 	struct block *to = make(0x1010, 0x1010, "\xc3", 1, false);
-	struct block *e = cache_enter(&k, 0x100a, 0x100a, 0);
+	struct block *e = cache_enter(&k, 0x100a, 0x100a, 0, false);
 
 	(void)state;
 	assert_non_null(e);
@@ -330,7 +330,7 @@ static void no_entries_into_straddlers(void **state)
 {
 	make(0x1ff8, 0x1ff8, "\xb8\x01\x00\x00\x00\x05\x01", 7, false);
 	(void)state;
-	assert_null(cache_enter(&k, 0x1ffd, 0x1ffd, 0));
+	assert_null(cache_enter(&k, 0x1ffd, 0x1ffd, 0, false));
 }
 
 /* Of a call there is one translation, which code that comes from elsewhere goes to. */
@@ -346,7 +346,8 @@ static void calls_are_shared(void **state)
 	assert_int_equal(b->nrets, 0);
 	assert_int_equal(b->len, 5);
 	assert_int_equal(b->exits[0].target, 0x100a);
-	assert_non_null(cache_enter(&k, 0x100a, 0x100a, 0));
+	assert_non_null(cache_enter(&k, 0x100a, 0x100a, 0, true));
+	assert_null(cache_enter(&k, 0x1005, 0x1005, 0, true));
 }
 
 /* More (window, mode) pairs than spaces: the least recently used one is recycled, empty. */

@@ -29,6 +29,7 @@ void asm_offsets(void)
 	OFFSET(V_RESUME, hot.resume);
 	OFFSET(V_CALLOUT_RET, hot.callout_ret);
 	OFFSET(V_KICK, hot.kick);
+	OFFSET(V_RESUME_ESP, hot.resume_esp);
 	OFFSET(V_EXIT_ARG, hot.exit_arg);
 	OFFSET(V_ON_EXIT, hot.on_exit);
 	OFFSET(V_CALLOUTS, hot.callouts);
