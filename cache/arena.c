@@ -18,17 +18,28 @@ static void *map_or_null(size_t len, int prot, int flags, int fd)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-/* The executable view, in the low 2 GiB if there is room: emitted code then adds its address as a
- * displacement. */
+/* Room for the executable view below 4 GiB, so that a table slot holds a host address. */
+static void *low_room(size_t size)
+{
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+	void *p = mmap(NULL, size, PROT_NONE, flags | MAP_32BIT, -1, 0);
+
+	for (uint64_t at = 1u << 28; p == MAP_FAILED && at + size < 1ull << 32; at += 1u << 24) {
+		p = mmap((void *)(uintptr_t)at, size, PROT_NONE, flags | MAP_FIXED_NOREPLACE, -1, 0);
+		if (p != MAP_FAILED && p != (void *)(uintptr_t)at) { /* kernels before 4.17 */
+			munmap(p, size);
+			p = MAP_FAILED;
+		}
+	}
+	return p;
+}
+
 static void *second_view(void *rw, size_t size)
 {
-	void *low =
-		mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
+	void *low = low_room(size);
 
 	/* mremap of length 0 from shared memory makes a second view of it. */
-	if (low == MAP_FAILED)
-		return mremap(rw, 0, size, MREMAP_MAYMOVE);
-	return mremap(rw, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, low);
+	return low == MAP_FAILED ? low : mremap(rw, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, low);
 }
 
 /* jmp [r15+field] */
@@ -81,7 +92,8 @@ int cache_init(struct cache *k, uint32_t size, char *err, size_t errlen)
 	k->stubs = k->cold = size - k->max_exits * CACHE_STUB_BYTES;
 	return 0;
 fail:
-	snprintf(err, errlen, "cannot set up the translation cache: %s", strerror(errno));
+	snprintf(err, errlen, "cannot set up the translation cache, %u MiB of it below 4 GiB: %s", size >> 20,
+		 strerror(errno));
 	return -1;
 }
 

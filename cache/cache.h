@@ -25,7 +25,7 @@
 #include "cpu/cpu.h"
 #include "mem/mem.h"
 
-#define CACHE_MISS_STUB	 0u /* arena offset of a jump to the miss handler; what an empty table slot names */
+#define CACHE_MISS_STUB	 0u	/* arena offset of a jump to the miss handler */
 #define CACHE_PAGE_LISTS 16384u /* pages whose numbers are equal modulo this share a list */
 #define CACHE_MIN_BYTES                                                                                      \
 	5u /* of a block's hot code and behind return points: dropped, a jump to the miss stub */
@@ -96,7 +96,7 @@ struct block {
 	struct ret_point rets[CACHE_MAX_CALLS];
 	struct exit_link *exits; /* nexits of them, consecutive in cache.exits */
 	struct exit_link *incoming;
-	struct side_entry *side; /* ninsn rows */
+	struct side_entry *side;    /* ninsn rows */
 	struct block *page_next[2]; /* lists of the one or two guest-physical pages */
 	struct block *cross_next;   /* in cache.cross, if cross */
 	struct block *entries;	    /* the entries made in it */
@@ -107,7 +107,7 @@ struct space {
 	uint32_t window_id;
 	uint32_t mode;
 	bool used;
-	uint32_t *table; /* an arena offset for each EIP, 0 (CACHE_MISS_STUB) if not known */
+	uint32_t *table; /* for each EIP the host address of its block, or cache_miss(), or 0, which traps */
 	uint32_t *log;	 /* the EIPs whose slots were set, for emptying the table; CACHE_SLOT_LOG of them */
 	uint32_t logged; /* more than CACHE_SLOT_LOG: it did not hold all */
 	uint64_t last_used;
@@ -134,9 +134,10 @@ struct cache {
 	struct block *entries;
 	uint32_t nentries, max_entries;
 	struct block **hash;
-	struct block **pages;	 /* hash of guest-physical page -> list; see page_slot() */
-	struct block **cross; /* hash of linear page -> blocks that may be reached from other pages by a chain */
-	uint64_t *covered;    /* filter: which 32 bytes of guest memory have code in some block */
+	struct block **pages; /* hash of guest-physical page -> list; see page_slot() */
+	struct block *
+		*cross;	   /* hash of linear page -> blocks that may be reached from other pages by a chain */
+	uint64_t *covered; /* filter: which 32 bytes of guest memory have code in some block */
 	struct ret_point **rets; /* hash of the return address */
 	struct space *spaces;
 	uint32_t *slot_logs; /* CACHE_SLOT_LOG for each space */
@@ -183,6 +184,12 @@ static inline bool cache_contains(const struct cache *k, uint64_t pc)
 	return pc - (uint64_t)(uintptr_t)k->rx < k->size;
 }
 
+/* The host address of the jump to the miss handler. The arena lies below 4 GiB. */
+static inline uint32_t cache_miss(const struct cache *k)
+{
+	return (uint32_t)(uintptr_t)k->rx + CACHE_MISS_STUB;
+}
+
 /* ---- chaining */
 /* Where an exit leads while it is not chained: a call of the exit stub, which leads to hot.go_exit with the
  * address behind that call on the stack. */
@@ -206,14 +213,13 @@ void cache_unchain(struct cache *k, struct exit_link *e);
  * if there is room for the code that it takes.
  */
 void cache_exit_by_table(struct cache *k, struct exit_link *e);
-/* Writes the code that jumps or calls through the current table to the EIP in r8d, clobbering r9 and r10.
- * Returns its length, at most CACHE_TABLE_JUMP. */
-#define CACHE_TABLE_JUMP 18u
-unsigned cache_table_jump(const struct cache *k, uint8_t *p, bool call);
-/* The same for a return: what it finds becomes the host return address, on top of the stack. At most
- * CACHE_TABLE_RET bytes. */
-#define CACHE_TABLE_RET 20u
-unsigned cache_table_ret(const struct cache *k, uint8_t *p);
+/* Writes the code that jumps or calls through the current table to the EIP in r8d, clobbering r9. Returns its
+ * length. */
+#define CACHE_TABLE_JUMP 7u
+unsigned cache_table_jump(uint8_t *p, bool call);
+/* The same for a return: what it finds becomes the host return address, on top of the stack. */
+#define CACHE_TABLE_RET 9u
+unsigned cache_table_ret(uint8_t *p);
 /* If pc, in the arena, lies between such code's load and its end: makes it go to the miss handler by changing
  * *r9 or, at a host ret, *top. No other code that is emitted looks like it. */
 void cache_table_jump_undo(const struct cache *k, uint64_t pc, uint64_t *r9, uint64_t *top);
@@ -234,6 +240,8 @@ void cache_window_gone(struct cache *k, uint32_t window_id);
 /* Where rsp begins: the middle of the return stack. Its contents mean nothing, so that it may be put back
  * there whenever it has run into one of the guard pages. */
 uint64_t cache_stack_middle(const struct cache *k);
+/* rsp is that of translated code. */
+bool cache_stack_contains(const struct cache *k, uint64_t rsp);
 /* addr lies in a guard page of the return stack. */
 bool cache_stack_guard(const struct cache *k, uint64_t addr);
 

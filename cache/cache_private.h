@@ -17,7 +17,6 @@
 #define ARENA_FIRST  64u /* where block code begins; below: the miss stub, and offset 0 means "none" */
 
 #define TABLE_BYTES  (1ull << 34) /* four bytes for each EIP; of address space, that is */
-#define SLOTS_KEPT   1500u
 #define STACK_BYTES  32768u
 #define LOGS_BYTES   (MAX_SPACES * CACHE_SLOT_LOG * sizeof(uint32_t))
 

@@ -84,7 +84,7 @@ void cache_exit_by_table(struct cache *k, struct exit_link *e)
 	k->cold -= bytes;
 	memcpy(k->rw + k->cold, (const uint8_t[]){0x41, 0xb8}, 2);
 	memcpy(k->rw + k->cold + 2, &e->target, 4);
-	cache_table_jump(k, k->rw + k->cold + 6, false);
+	cache_table_jump(k->rw + k->cold + 6, false);
 	put_rel32(k, cache_stub(k, e), 0xe9, k->cold);
 	e->by_table = true;
 }
@@ -100,59 +100,31 @@ void cache_put_miss_jump(struct cache *k, uint32_t at)
 	put_rel32(k, at, 0xe9, CACHE_MISS_STUB);
 }
 
-/* mov r9d, [r14+r8*4]; lea r9, [r9+arena] */
-static uint8_t *table_load(const struct cache *k, uint8_t *p)
+unsigned cache_table_jump(uint8_t *p, bool call)
 {
-	const uint64_t rx = (uint64_t)(uintptr_t)k->rx;
-	const uint32_t low = (uint32_t)rx, field = offsetof(struct vcpu, hot.arena);
-
-	memcpy(p, (const uint8_t[]){0x47, 0x8b, 0x0c, 0x86}, 4);
-	p += 4;
-	if (rx < 1ull << 31) { /* lea r9, [r9+disp32] */
-		memcpy(p, (const uint8_t[]){0x4d, 0x8d, 0x89}, 3);
-		memcpy(p + 3, &low, 4);
-		return p + 7;
-	}
-	/* mov r10, [r15+arena]; lea r9, [r9+r10] */
-	memcpy(p, (const uint8_t[]){0x4d, 0x8b, 0x97}, 3);
-	memcpy(p + 3, &field, 4);
-	memcpy(p + 7, (const uint8_t[]){0x4f, 0x8d, 0x0c, 0x11}, 4);
-	return p + 11;
+	/* mov r9d, [r14+r8*4]; jmp or call r9 */
+	memcpy(p, (const uint8_t[]){0x47, 0x8b, 0x0c, 0x86, 0x41, 0xff, call ? 0xd1 : 0xe1},
+	       CACHE_TABLE_JUMP);
+	return CACHE_TABLE_JUMP;
 }
 
-unsigned cache_table_jump(const struct cache *k, uint8_t *start, bool call)
+unsigned cache_table_ret(uint8_t *p)
 {
-	uint8_t *p = table_load(k, start);
-
-	memcpy(p, (const uint8_t[]){0x41, 0xff, call ? 0xd1 : 0xe1}, 3);
-	return (unsigned)(p + 3 - start);
+	/* mov r9d, [r14+r8*4]; mov [rsp], r9; ret */
+	memcpy(p, (const uint8_t[]){0x47, 0x8b, 0x0c, 0x86, 0x4c, 0x89, 0x0c, 0x24, 0xc3}, CACHE_TABLE_RET);
+	return CACHE_TABLE_RET;
 }
 
-unsigned cache_table_ret(const struct cache *k, uint8_t *start)
-{
-	uint8_t *p = table_load(k, start);
-
-	memcpy(p, (const uint8_t[]){0x4c, 0x89, 0x0c, 0x24, 0xc3}, 5); /* mov [rsp], r9; ret */
-	return (unsigned)(p + 5 - start);
-}
-
-/* What the table held is 0, which leads to the miss stub, added to or by itself. */
 void cache_table_jump_undo(const struct cache *k, uint64_t pc, uint64_t *r9, uint64_t *top)
 {
-	static const uint8_t lea_disp[] = {0x4d, 0x8d, 0x89}, mov[] = {0x4d, 0x8b, 0x97},
-			     lea_reg[] = {0x4f, 0x8d, 0x0c, 0x11}, jump[] = {0x41, 0xff, 0xe1},
-			     call[] = {0x41, 0xff, 0xd1}, put[] = {0x4c, 0x89, 0x0c, 0x24}, ret[] = {0xc3};
-	const uint64_t miss = (uint64_t)(uintptr_t)k->rx + CACHE_MISS_STUB;
-	const uint32_t field = offsetof(struct vcpu, hot.arena);
+	static const uint8_t jump[] = {0x41, 0xff, 0xe1}, call[] = {0x41, 0xff, 0xd1},
+			     put[] = {0x4c, 0x89, 0x0c, 0x24}, ret[] = {0xc3};
 	const uint8_t *p = (const uint8_t *)(uintptr_t)pc;
 
-	if (!memcmp(p, lea_disp, 3) || !memcmp(p, lea_reg, 4) ||
-	    (!memcmp(p, mov, 3) && !memcmp(p + 3, &field, 4))) /* other fields are loaded into r10, too */
-		*r9 = CACHE_MISS_STUB;
-	else if (!memcmp(p, jump, 3) || !memcmp(p, call, 3) || !memcmp(p, put, 4))
-		*r9 = miss;
+	if (!memcmp(p, jump, 3) || !memcmp(p, call, 3) || !memcmp(p, put, 4))
+		*r9 = cache_miss(k);
 	else if (!memcmp(p, ret, 1))
-		*top = miss;
+		*top = cache_miss(k);
 }
 
 void cache_unlink_exits(struct cache *k, struct block *b)

@@ -1,10 +1,11 @@
 /* space.c - indirect-branch tables, one for each (window, mode), and the return stack.
  *
- * A table has a slot for each value of EIP: the arena offset of its block. So a jump through it needs no
+ * A table has a slot for each value of EIP: the host address of its block. So a jump through it needs no
  * check of what it found. That is 16 GiB of address space, of which memory is behind only those pages that
- * were touched; what was not reads as 0, and at offset 0 of the arena stands a jump to the miss handler.
- * Which slots were set is logged: emptying a table undoes just those and keeps its pages, since getting them
- * anew is what a table costs. Tables in which very many were set give their pages back.
+ * were touched. What was not reads as 0; a jump there traps, the signal handler makes a miss of it, and then
+ * the whole page of slots gets the address of the jump to the miss handler. Which slots were set is logged:
+ * emptying a table undoes just those and keeps its pages, since getting them anew is what a table costs.
+ * Tables in which very many were set give their pages back.
  *
  * A guest's return looks its target up here as well, puts it on the return stack in the place of what the
  * call pushed, and makes a host ret. So the stack's contents mean nothing, only that the host's calls and
@@ -27,19 +28,19 @@ static void *map_table(int prot)
 	return t;
 }
 
-static void table_empty(struct space *s)
+static void table_empty(const struct cache *k, struct space *s)
 {
-	if (s->logged > SLOTS_KEPT)
+	if (s->logged > CACHE_SLOT_LOG)
 		madvise(s->table, TABLE_BYTES, MADV_DONTNEED);
 	else
 		for (uint32_t i = 0; i < s->logged; i++)
-			s->table[s->log[i]] = CACHE_MISS_STUB;
+			s->table[s->log[i]] = cache_miss(k);
 	s->logged = 0;
 }
 
 void space_reset(struct cache *k, struct space *s)
 {
-	table_empty(s);
+	table_empty(k, s);
 	k->stats.spaces_reset++;
 }
 
@@ -116,19 +117,36 @@ struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, co
 	return free_one;
 }
 
+static uint32_t slot_of(const struct cache *k, uint32_t host)
+{
+	return (uint32_t)(uintptr_t)k->rx + host;
+}
+
+/* A page of slots that was never touched. */
+static void table_fill(const struct cache *k, struct space *s, uint32_t eip)
+{
+	const uint32_t slots = PAGE_SIZE / sizeof *s->table;
+	uint32_t *page = &s->table[eip & ~(slots - 1)];
+
+	for (uint32_t i = 0; i < slots; i++)
+		page[i] = cache_miss(k);
+}
+
 void cache_table_set(struct cache *k, struct space *s, const struct block *b)
 {
 	/* Return points go on to a straddler through this slot. */
 	const struct ret_point *ret = b->len2 ? NULL : cache_ret_point(k, b->gpa, b->eip, b->mode);
 	uint32_t *slot = &s->table[b->eip];
 
-	if (!*slot) {
+	if (!*slot)
+		table_fill(k, s, b->eip);
+	if (*slot == cache_miss(k)) {
 		if (s->logged < CACHE_SLOT_LOG)
 			s->log[s->logged] = b->eip;
 		if (s->logged <= CACHE_SLOT_LOG)
 			s->logged++;
 	}
-	*slot = ret ? ret->at : b->host;
+	*slot = slot_of(k, ret ? ret->at : b->host);
 	k->stats.table_fills++;
 }
 
@@ -136,25 +154,25 @@ void space_redirect(struct cache *k, uint32_t mode, uint32_t eip, uint32_t from,
 {
 	for (uint32_t i = 0; i < k->nspaces; i++) {
 		struct space *s = &k->spaces[i];
-		if (s->used && s->mode == mode && s->table[eip] == from)
-			s->table[eip] = to;
+		if (s->used && s->mode == mode && s->table[eip] == slot_of(k, from))
+			s->table[eip] = slot_of(k, to);
 	}
 }
 
 /* Empties the slots of [lin, lin + bytes). */
-static void forget_slots(struct space *s, uint32_t lin, uint64_t bytes)
+static void forget_slots(const struct cache *k, struct space *s, uint32_t lin, uint64_t bytes)
 {
 	uint32_t kept = 0;
 
 	if (s->logged > CACHE_SLOT_LOG) {
-		table_empty(s);
+		table_empty(k, s);
 		return;
 	}
 	for (uint32_t i = 0; i < s->logged; i++) {
 		const uint32_t eip = s->log[i];
 
 		if (eip - lin < bytes)
-			s->table[eip] = CACHE_MISS_STUB;
+			s->table[eip] = cache_miss(k);
 		else
 			s->log[kept++] = eip;
 	}
@@ -168,7 +186,7 @@ void cache_space_forget(struct cache *k, uint32_t window_id, uint32_t lin, uint3
 
 		if (!s->used || s->window_id != window_id)
 			continue;
-		forget_slots(s, lin, (uint64_t)pages << PAGE_SHIFT);
+		forget_slots(k, s, lin, (uint64_t)pages << PAGE_SHIFT);
 	}
 }
 
@@ -186,6 +204,11 @@ void cache_window_gone(struct cache *k, uint32_t window_id)
 uint64_t cache_stack_middle(const struct cache *k)
 {
 	return (uint64_t)(uintptr_t)(k->stack + STACK_BYTES / 2);
+}
+
+bool cache_stack_contains(const struct cache *k, uint64_t rsp)
+{
+	return rsp - (uint64_t)(uintptr_t)k->stack <= STACK_BYTES;
 }
 
 bool cache_stack_guard(const struct cache *k, uint64_t addr)

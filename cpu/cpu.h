@@ -85,7 +85,6 @@ struct cpu_hot {
 	uint64_t resume;      /* host address at which bt_enter goes on */
 	uint32_t resume_esp;  /* what r12 is to be there, minus guest esp */
 	uint64_t callout_ret; /* where the running callout was called from */
-	uint64_t arena;	      /* host address of the executable arena, to which table entries are relative */
 	uint64_t slot_bases;  /* mem_view.slot_bases */
 	struct space *cur;    /* the space that table belongs to */
 	struct space *recent[2]; /* last supervisor and user space */

@@ -220,7 +220,6 @@ bt_tail_switch_start:
 	movq	V_RET_SP(%r15), %rsp
 	movl	V_EIP(%r15), %r8d
 	movl	(%r14,%r8,4), %r9d
-	addq	V_ARENA(%r15), %r9
 	PUT_BACK
 	jmp	*%r9
 	.globl	bt_tail_switch_end

@@ -638,13 +638,13 @@ static bool load_target(struct tr *t, unsigned i)
 	return true;
 }
 
-/* jmp [ea]   ->   mov r8d, [ea]; mov r9d, [r14+r8*4]; lea r9, [r9+arena]; jmp r9 */
+/* jmp [ea]   ->   mov r8d, [ea]; mov r9d, [r14+r8*4]; jmp r9 */
 static bool jmp_rm(struct tr *t, unsigned i)
 {
 
 	if (!load_target(t, i))
 		return false;
-	tr_jump_indirect(t, &t->e, false);
+	tr_jump_indirect(&t->e, false);
 	t->ended = true;
 	return true;
 }
@@ -663,14 +663,14 @@ static bool call(struct tr *t, unsigned i)
 	if (target >> PAGE_SHIFT == t->b->eip >> PAGE_SHIFT || t->rq->chain_cross) {
 		tr_exit(t, em_call32(&t->e), EXIT_CALL, target);
 	} else {
-		tr_jump_table(t, &t->e, target, true);
+		tr_jump_table(&t->e, target, true);
 	}
 	tr_behind_call(t, i);
 	return true;
 }
 
 /* call [ea]   ->   mov r8d, [ea]; mov dword gs:[r12-4], next; lea r12d, [r12-4]; mov r9d,
- * [r14+r8*4]; lea r9, [r9+arena]; call r9 */
+ * [r14+r8*4]; call r9 */
 static bool call_rm(struct tr *t, unsigned i)
 {
 	struct host_mem m = stack_at(t, i, -4);
@@ -679,12 +679,12 @@ static bool call_rm(struct tr *t, unsigned i)
 		return false;
 	em_store_i32(&t->e, &m, tr_next(t, i));
 	em_lea_disp(&t->e, GUEST_ESP, GUEST_ESP, -4);
-	tr_jump_indirect(t, &t->e, true);
+	tr_jump_indirect(&t->e, true);
 	tr_behind_call(t, i);
 	return true;
 }
 
-/* ret n   ->   mov r8d, gs:[r12]; lea r12d, [r12+4+n]; mov r9d, [r14+r8*4]; lea r9, [r9+arena]; mov [rsp],
+/* ret n   ->   mov r8d, gs:[r12]; lea r12d, [r12+4+n]; mov r9d, [r14+r8*4]; mov [rsp],
  * r9; ret */
 static bool ret(struct tr *t, unsigned i)
 {
@@ -694,7 +694,7 @@ static bool ret(struct tr *t, unsigned i)
 	move_esp(t, 4 + (t->insn[i].opcode == 0xc2 ? (int32_t)(t->insn[i].imm & 0xffff) : 0));
 	tr_settle_esp(t);
 	assert(t->e.p + CACHE_TABLE_RET <= t->e.limit);
-	t->e.p += cache_table_ret(t->k, t->e.p);
+	t->e.p += cache_table_ret(t->e.p);
 	t->ended = true;
 	return true;
 }

@@ -101,8 +101,8 @@ static inline struct host_mem tr_vcpu(size_t offset)
 /* Makes r12 esp again. */
 void tr_settle_esp(struct tr *t);
 /* To r8d through the table; to a constant target. */
-void tr_jump_indirect(struct tr *t, struct emitter *e, bool call);
-void tr_jump_table(struct tr *t, struct emitter *e, uint32_t target, bool call);
+void tr_jump_indirect(struct emitter *e, bool call);
+void tr_jump_table(struct emitter *e, uint32_t target, bool call);
 /* Behind the host call of instruction i, where its return arrives. */
 void tr_behind_call(struct tr *t, unsigned i);
 

@@ -52,16 +52,16 @@ void tr_callout(struct tr *t, struct emitter *e, enum callout co, uint32_t eip, 
 	em_call_m(e, &go);
 }
 
-void tr_jump_indirect(struct tr *t, struct emitter *e, bool call)
+void tr_jump_indirect(struct emitter *e, bool call)
 {
 	assert(e->p + CACHE_TABLE_JUMP <= e->limit);
-	e->p += cache_table_jump(t->k, e->p, call);
+	e->p += cache_table_jump(e->p, call);
 }
 
-void tr_jump_table(struct tr *t, struct emitter *e, uint32_t target, bool call)
+void tr_jump_table(struct emitter *e, uint32_t target, bool call)
 {
 	em_mov_ri32(e, R8, target);
-	tr_jump_indirect(t, e, call);
+	tr_jump_indirect(e, call);
 }
 
 /* patch leads to target: through a patchable exit, or, for targets on other pages that must be looked up each
@@ -73,7 +73,7 @@ void tr_exit(struct tr *t, uint32_t patch, enum exit_kind kind, uint32_t target)
 	if (cross && !t->rq->chain_cross) {
 		struct emitter c = tr_cold(t, 6 + CACHE_TABLE_JUMP);
 		em_fix32(&t->e, patch, em_off(&c));
-		tr_jump_table(t, &c, target, false);
+		tr_jump_table(&c, target, false);
 		return;
 	}
 	assert(t->b->nexits < CACHE_MAX_EXITS);

@@ -656,7 +656,6 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 		return NULL;
 	}
 	struct cpu_hot *h = &m->vcpu.hot;
-	h->arena = (uint64_t)(uintptr_t)bt->k.rx;
 	h->ret_sp = cache_stack_middle(&bt->k);
 	h->go_callout = (uint64_t)(uintptr_t)bt_go_callout;
 	h->go_callout_light = (uint64_t)(uintptr_t)bt_go_callout_light;

@@ -68,6 +68,11 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
 		leave_with_fault(bt->c, g, sig == SIGBUS ? 14 : (uint64_t)g[REG_TRAPNO], addr);
 		return;
 	}
+	/* Translated code has jumped to what a page of a branch table holds that nothing was put into yet. */
+	if (sig == SIGSEGV && pc == 0 && cache_stack_contains(&bt->k, (uint64_t)g[REG_RSP])) {
+		g[REG_RIP] = cache_miss(&bt->k);
+		return;
+	}
 	machine_run_fatal_hook();
 	signal(sig, SIG_DFL);
 	raise(sig);

@@ -28,7 +28,7 @@ MUTANTS = [
     ("wrong-condition", "conditional jumps are taken the other way", "translator/rules.c",
      "em_jcc32(&t->e, condition(&t->insn[i]))", "em_jcc32(&t->e, condition(&t->insn[i]) ^ 1u)", "guest.branches|fuzz.corpus"),
     ("return-not-checked", "a host return is believed to be where the guest returns", "cache/chain.c",
-     "0x4c, 0x89, 0x0c, 0x24, 0xc3}, 5); /*", "0x0f, 0x1f, 0x40, 0x00, 0xc3}, 5); /*", "guest.branches|fuzz.corpus"),
+     "0x4c, 0x89, 0x0c, 0x24, 0xc3}, CACHE_TABLE_RET", "0x0f, 0x1f, 0x40, 0x00, 0xc3}, CACHE_TABLE_RET", "guest.branches|fuzz.corpus"),
     ("return-point-stays", "returns arrive in a block that was dropped", "cache/blocks.c",
      "\t\tcache_put_miss_jump(k, b->rets[i].at);\n", "\t\t(void)i;\n", "unit.cache|guest.smc|smc.guest.bt"),
     ("entry-stays", "an entry outlives the block that it leads into", "cache/blocks.c",

@@ -34,7 +34,6 @@ void asm_offsets(void)
 	OFFSET(V_ON_EXIT, hot.on_exit);
 	OFFSET(V_CALLOUTS, hot.callouts);
 	OFFSET(V_XMM, hot.xmm);
-	OFFSET(V_ARENA, hot.arena);
 	OFFSET(V_SUPER_BASE, hot.super_base);
 	OFFSET(V_CUR, hot.cur);
 	OFFSET(V_RECENT_SUPER, hot.recent[0]);
