@@ -89,6 +89,7 @@ struct block {
 	uint8_t ninsn;
 	uint8_t nexits;
 	bool valid;
+	bool probes;	  /* some instruction has a SITE_PROBE */
 	bool fpu;	  /* some instruction may use x87, MMX or SSE state */
 	bool cross;	  /* cache_cut_cross may find something in incoming */
 	uint8_t prologue; /* bytes of hot code at the beginning of each part, before its first instruction */

@@ -86,14 +86,17 @@ struct cpu_hot {
 	uint32_t resume_esp;  /* what r12 is to be there, minus guest esp */
 	uint64_t callout_ret; /* where the running callout was called from */
 	uint64_t slot_bases;  /* mem_view.slot_bases */
-	struct space *cur;    /* the space that table belongs to */
+	uint64_t present;     /* mem_view.present */
+	uint64_t slot_presents;	 /* mem_view.slot_presents */
+	struct space *cur;	 /* the space that table belongs to */
 	struct space *recent[2]; /* last supervisor and user space */
 	uint64_t gs_base;	 /* what the host's gs base is set to */
 	const struct mem_view *view;
 	uint64_t insns; /* instructions begun in translated code; counted only if the translator is told to */
 	uint32_t kick;	/* nonzero: return to the run loop at the next chance */
-	uint32_t exit_arg; /* the low half of the address behind an exit's stub */
-	uint32_t selector; /* that a callout for a segment load is to load */
+	uint32_t exit_arg;  /* the low half of the address behind an exit's stub */
+	uint32_t selector;  /* that a callout for a segment load is to load */
+	uint32_t probe_lin; /* the linear address that a probe did not find present */
 	/* entry points of translator/entry.S, and what bt_go_exit and bt_go_miss call: see vmm/bt.c */
 	uint64_t go_callout, go_callout_light, go_callout_device, go_callout_end, go_exit, go_miss, on_exit;
 	uint64_t go_seg_load, go_sysenter, go_sysexit;

@@ -108,6 +108,9 @@ static void check_entry(struct check *ck, const struct window *w, uint32_t slot,
 		FAIL(ck, "window %u page %05x: frame %05x is traced and writable", w->id, page, gfn);
 	if ((e & (SH_WRITE | SH_WPROT)) && !has_rmap(m, gfn, w->id << 20 | page))
 		FAIL(ck, "window %u page %05x: frame %05x lacks its reverse mapping", w->id, page, gfn);
+	if (w->kind == WIN_USER && (w->present[page] != !!(e & SH_MAPPED) ||
+				    w->present[MEM_PRESENT_WRITE + page] != !!(e & SH_WRITE)))
+		FAIL(ck, "window %u page %05x: %08x is not what the probes are told", w->id, page, e);
 	if (excused || (e & SH_QUEUED) || !(e & (SH_MAPPED | SH_CODE)))
 		return;
 	l = leaf_read(m, sl, i);

@@ -72,7 +72,13 @@
 #define SH_RMAP	      0x20u /* the reverse map of this entry's frame leads here */
 #define SH_HELD                                                                                              \
 	0x40u /* not mapped for the guest, but the host still has this frame there, without any right */
-#define SH_FLAGS       0xfffu
+#define SH_FLAGS 0xfffu
+
+/* How often a page was used without being mapped (mem_window_missed), and in the high byte how often rights
+ * were taken away that it had. */
+#define MISS_COUNT     0x00ffu
+#define MISS_LOST      0x0100u
+#define MISS_LOST_MAX  3u
 
 #define SLOT_PAGES_MAX 1024u
 #define SHADOW_TABLES  16384u /* for all windows together */
@@ -119,8 +125,12 @@ struct window {
 	uint64_t super_base;	/* what bases[] has for slots that are not the user's */
 	uint32_t super_version; /* of super when it was last known to agree with this directory */
 	bool super_ok;
-	uint32_t foreign_writes; /* stores to its tables since it was last current */
-	uint64_t *bases;	 /* mem_view.slot_bases */
+	uint32_t foreign_writes;  /* stores to its tables since it was last current */
+	uint64_t *bases;	  /* mem_view.slot_bases */
+	uint16_t *missed;	  /* MISS_*, for each page */
+	uint8_t *present;	  /* mem_view.present */
+	const uint8_t **presents; /* mem_view.slot_presents */
+	bool shown;		  /* something in there is not zero, or was */
 	struct window *hash_next;
 
 	/* ---- supervisor windows */
@@ -189,8 +199,13 @@ struct mem {
 	struct window *user, *super; /* current */
 	struct mem_view view;
 	struct window *phys;
-	bool phys_whole; /* all of RAM is mapped in it; false after the host has refused something */
-	uint64_t *bases; /* MAX_WINDOWS * 1024 */
+	bool phys_whole;	  /* all of RAM is mapped in it; false after the host has refused something */
+	uint64_t *bases;	  /* MAX_WINDOWS * 1024 */
+	uint16_t *missed;	  /* MAX_WINDOWS * 2^20 */
+	uint8_t *present;	  /* MAX_WINDOWS * 2 * 2^20 */
+	const uint8_t **presents; /* MAX_WINDOWS * 1024 */
+	uint8_t *always; /* what slot_presents leads to for slots of the supervisor's, less the slot's offset
+			  */
 	struct slot *slots;
 	struct window *hash[SPACE_HASH];
 	uint64_t clock;
@@ -339,7 +354,8 @@ void slot_doom(struct window *w, uint32_t slot);
 int shadow_fill(struct window *w, uint32_t page, bool force);
 void shadow_release(struct window *w); /* forgets everything; the host mappings stay */
 void shadow_drop_page(struct window *w, uint32_t page);
-void shadow_clear_data(struct window *w); /* the host no longer maps anything in w */
+void shadow_clear_data(struct window *w);		       /* the host no longer maps anything in w */
+void shadow_show(struct window *w, uint32_t page, uint32_t e); /* tells mem_view.present */
 void queue_page(struct window *w, uint32_t page);
 void queue_slot(struct window *w, uint32_t slot);
 void queue_apply(struct window *w);
@@ -358,6 +374,8 @@ bool window_evict_one(struct mem *m); /* the least recently used that is not cur
 void phys_select(struct mem *m);
 void view_update(struct mem *m); /* the current windows have changed */
 void phys_protect(struct mem *m, uint32_t gfn, bool writable);
+/* Kernel code will look for the pages of a 4 MiB slot in space w, or in its supervisor window. */
+void slot_base_set(struct window *w, uint32_t slot, bool user);
 
 /* ---- space.c */
 void space_unhash(struct window *w);

@@ -230,6 +230,12 @@ enum mem_fault {
  * c->cpl says whose access it is. */
 enum mem_fault mem_window_fault(struct vcpu *c, struct window *w, uint64_t lin, bool write);
 
+/* An access to lin that found no page in mem_view.present has been made by other means. Maps the page once that has
+ * happened often enough to be worth it. write: what was asked for. MEM_FAULT_GUEST: there is no such page, or it may not be
+ * used so; MEM_FAULT_EMULATE: go on like this. */
+#define MEM_PRESENT_WRITE (1u << 20)
+enum mem_fault mem_window_missed(struct vcpu *c, uint32_t lin, bool write);
+
 /* Finds the window that a host address lies in (with its guard space). NULL if none. An address below the window's
  * first byte gives a *lin of 4 GiB or more, like one behind its last. */
 struct window *mem_window_find(struct mem *m, uintptr_t host, uint64_t *lin);
@@ -242,6 +248,12 @@ struct mem_view {
 	/* For each 4 MiB slot of the linear address space, the base (of the user or the supervisor window) at which
 	 * kernel code most probably finds that slot's pages. 1024 entries; belongs to the current user window. */
 	const uint64_t *slot_bases;
+	/* For each linear page, nonzero if the current user window has it (the first 2^20 bytes), and has it writable
+	 * (the next 2^20). A hint: a page that is there may be missing here, and a fault decides. */
+	const uint8_t *present;
+	/* For each 4 MiB slot what to look pages up in, by their linear number as in `present`, where slot_bases says
+	 * where they are: `present`, or for slots of the supervisor's something that always says yes. */
+	const uint8_t *const *slot_presents;
 	uint32_t pending; /* nonzero while mem_map_pending has something to do */
 	bool many_super;  /* more than one supervisor window exists */
 };
@@ -249,7 +261,7 @@ const struct mem_view *mem_view(const struct mem *m);
 
 /* ------------------------------------------------------------------ counters, for --stats and the monitor */
 struct mem_stats {
-	uint64_t hidden_faults, true_faults, traced_writes, mmio_faults, user_faults;
+	uint64_t hidden_faults, missed_maps, true_faults, traced_writes, mmio_faults, user_faults;
 	uint64_t pt_writes, pt_eager_maps, pt_unmaps_queued, pt_flushes;
 	uint64_t pages_mapped, map_calls, unmap_calls, protect_calls;
 	uint64_t windows_created, windows_evicted, window_switches;

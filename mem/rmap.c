@@ -107,6 +107,7 @@ void rmap_protect(struct mem *m, uint32_t gfn)
 		if (!e || !(*e & SH_WRITE))
 			continue;
 		*e = (*e & ~SH_WRITE) | SH_WPROT;
+		shadow_show(w, page, *e);
 		host_protect_ro(w, page, 1);
 	}
 	phys_protect(m, gfn, false);
@@ -127,6 +128,7 @@ void rmap_unprotect(struct mem *m, uint32_t gfn)
 		    w->slots[page >> m->slot_shift].doomed || !host_try_protect_rw(w, page, 1))
 			continue;
 		*e = (*e & ~SH_WPROT) | SH_WRITE;
+		shadow_show(w, page, *e);
 	}
 	phys_protect(m, gfn, true);
 }

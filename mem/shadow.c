@@ -152,6 +152,34 @@ static void table_free(struct mem *m, uint32_t *t)
 	m->sh_used--;
 }
 
+/* ------------------------------------------------------------------ mem_view.present */
+
+/* The shadow entry of the page has become e. */
+void shadow_show(struct window *w, uint32_t page, uint32_t e)
+{
+	if (w->kind != WIN_USER)
+		return;
+	w->shown = true;
+	if (w->present[MEM_PRESENT_WRITE + page] && !(e & SH_WRITE) &&
+	    w->missed[page] < MISS_LOST_MAX * MISS_LOST)
+		w->missed[page] = (uint16_t)((w->missed[page] & ~MISS_COUNT) + MISS_LOST);
+	w->present[page] = e & SH_MAPPED;
+	w->present[MEM_PRESENT_WRITE + page] = (e & (SH_MAPPED | SH_WRITE)) == (SH_MAPPED | SH_WRITE);
+}
+
+static void hide_slot(struct window *w, uint32_t slot)
+{
+	const struct mem *m = w->m;
+
+	if (!w->shown)
+		return;
+	fill_zero(w->missed + (slot << m->slot_shift), m->slot_pages * 2ull);
+	if (!w->slots[slot].mapped)
+		return;
+	fill_zero(w->present + (slot << m->slot_shift), m->slot_pages);
+	fill_zero(w->present + MEM_PRESENT_WRITE + (slot << m->slot_shift), m->slot_pages);
+}
+
 /* ------------------------------------------------------------------ callbacks */
 
 static void code_unmapped(struct window *w, uint32_t page, uint32_t n)
@@ -246,6 +274,7 @@ void slot_drop(struct window *w, uint32_t slot)
 	if (!sl->large && !sl->doomed)
 		pt_use_remove(m, sl->pt_gfn, w, slot, PT_TABLE);
 	sl->sh = NULL;
+	hide_slot(w, slot);
 	if (sl->mapped || sl->held)
 		host_unmap(w, slot << m->slot_shift, m->slot_pages);
 	sl->mapped = 0;
@@ -278,6 +307,7 @@ void shadow_release(struct window *w)
 			mark_filled(w, slot, false);
 			if (!sl->large && !sl->doomed)
 				pt_use_remove(m, sl->pt_gfn, w, slot, PT_TABLE);
+			hide_slot(w, slot);
 			table_free(m, sl->sh);
 			*sl = (struct slot){0};
 		}
@@ -297,6 +327,7 @@ void shadow_clear_data(struct window *w)
 			continue;
 		for (uint32_t i = 0; i < m->slot_pages; i++)
 			sl->sh[i] &= ~(SH_MAPPED | SH_WRITE | SH_WPROT | SH_HELD);
+		hide_slot(w, slot);
 		sl->mapped = 0;
 		sl->held = false;
 	}
@@ -323,6 +354,7 @@ static void record(struct window *w, uint32_t slot, uint32_t i, uint32_t gfn, ui
 		keep |= SH_RMAP;
 	}
 	*e = gfn << PAGE_SHIFT | keep | flags | SH_MAPPED;
+	shadow_show(w, page, *e);
 }
 
 /* Is any of the n frames free of traces? Then a run that the guest may write is made writable first. */
@@ -616,6 +648,7 @@ static void run_lower(struct window *w, uint32_t page, uint32_t *t, uint32_t n)
 	for (uint32_t i = 0; i < n; i++) {
 		written |= !!(t[i] & SH_WRITE);
 		t[i] &= ~(SH_WRITE | SH_WPROT);
+		shadow_show(w, page + i, t[i]);
 	}
 	if (written)
 		host_protect_ro(w, page, n);
@@ -630,6 +663,7 @@ static void run_drop(struct window *w, struct slot *sl, uint32_t page, uint32_t 
 
 		for (; i < n && (t[i] & SH_MAPPED); i++) {
 			t[i] = (t[i] & ~(SH_MAPPED | SH_WRITE | SH_WPROT)) | SH_HELD;
+			shadow_show(w, page + i, t[i]);
 			sl->mapped--;
 			sl->held = true;
 		}

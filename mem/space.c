@@ -92,8 +92,9 @@ static struct window *space_find(struct vcpu *c)
 		w->cr3 = key;
 		w->hash_next = *head;
 		*head = w;
+		/* Where the last address space has its user pages. The supervisor window is not known yet. */
 		for (unsigned i = 0; i < 1024; i++)
-			w->bases[i] = 0;
+			slot_base_set(w, i, m->user && m->user->kind == WIN_USER && m->user->bases[i] == m->user->base);
 		for (unsigned q = 0; q < 4; q++)
 			set_directory(w, q, directory_gfn(c, q));
 	} else if (m->mode.pae) {

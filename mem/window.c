@@ -9,10 +9,12 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#define ARENA_BYTES (MAX_WINDOWS * WINDOW_STRIDE + WINDOW_SPAN)
-#define BASES_BYTES (MAX_WINDOWS * 1024ull * sizeof(uint64_t))
-#define SLOTS_BYTES (MAX_WINDOWS * (uint64_t)MAX_SLOTS * sizeof(struct slot))
-#define POOL_BYTES  (SHADOW_TABLES * (uint64_t)SLOT_PAGES_MAX * sizeof(uint32_t))
+#define ARENA_BYTES   (MAX_WINDOWS * WINDOW_STRIDE + WINDOW_SPAN)
+#define BASES_BYTES   (MAX_WINDOWS * 1024ull * sizeof(uint64_t))
+#define ALWAYS_BYTES  (MEM_PRESENT_WRITE + 1024ul)
+#define PRESENT_BYTES (MAX_WINDOWS * 2ull * MEM_PRESENT_WRITE)
+#define SLOTS_BYTES   (MAX_WINDOWS * (uint64_t)MAX_SLOTS * sizeof(struct slot))
+#define POOL_BYTES    (SHADOW_TABLES * (uint64_t)SLOT_PAGES_MAX * sizeof(uint32_t))
 
 /* vm.max_map_count is 65530 by default; the rest of the process and what one operation may add come on top.
  */
@@ -57,15 +59,21 @@ int mem_enable_windows(struct mem *m, char *err, size_t errlen)
 	m->windows = map_anonymous(MAX_WINDOWS * sizeof *m->windows);
 	m->slots = map_anonymous(SLOTS_BYTES);
 	m->bases = map_anonymous(BASES_BYTES);
+	m->missed = map_anonymous(PRESENT_BYTES);
+	m->presents = map_anonymous(BASES_BYTES);
+	m->always = map_anonymous(ALWAYS_BYTES);
+	m->present = map_anonymous(PRESENT_BYTES);
 	m->sh_pool = map_anonymous(POOL_BYTES);
 	m->pt_head = map_anonymous((uint64_t)m->ram_pages * 4);
 	m->pt = map_anonymous(PT_USES * sizeof *m->pt);
-	if (rmap_init(m) < 0 || !m->windows || !m->slots || !m->bases || !m->sh_pool || !m->pt_head ||
-	    !m->pt) {
+	if (rmap_init(m) < 0 || !m->windows || !m->slots || !m->bases || !m->present || !m->missed ||
+	    !m->presents || !m->always || !m->sh_pool || !m->pt_head || !m->pt) {
 		snprintf(err, errlen, "memory for windows: %s", strerror(errno));
 		windows_destroy(m);
 		return -1;
 	}
+	memset(m->always, 1, 1024);
+	memset(m->always + MEM_PRESENT_WRITE, 1, 1024);
 	pt_init(m);
 	for (unsigned i = 0; i < MAX_WINDOWS; i++) {
 		struct window *w = &m->windows[i];
@@ -75,6 +83,9 @@ int mem_enable_windows(struct mem *m, char *err, size_t errlen)
 		w->base = arena_first(m) + i * WINDOW_STRIDE;
 		w->slots = m->slots + (size_t)i * MAX_SLOTS;
 		w->bases = m->bases + (size_t)i * 1024;
+		w->missed = m->missed + (size_t)i * MEM_PRESENT_WRITE;
+		w->presents = m->presents + (size_t)i * 1024;
+		w->present = m->present + (size_t)i * 2 * MEM_PRESENT_WRITE;
 	}
 	m->vma_budget = VMA_BUDGET;
 	if (max_maps < VMA_BUDGET + 5000)
@@ -100,6 +111,10 @@ void windows_destroy(struct mem *m)
 	unmap_anonymous(m->windows, MAX_WINDOWS * sizeof *m->windows);
 	unmap_anonymous(m->slots, SLOTS_BYTES);
 	unmap_anonymous(m->bases, BASES_BYTES);
+	unmap_anonymous(m->present, PRESENT_BYTES);
+	unmap_anonymous(m->missed, PRESENT_BYTES);
+	unmap_anonymous(m->presents, BASES_BYTES);
+	unmap_anonymous(m->always, ALWAYS_BYTES);
 	unmap_anonymous(m->sh_pool, POOL_BYTES);
 	unmap_anonymous(m->pt_head, (uint64_t)m->ram_pages * 4);
 	unmap_anonymous(m->pt, PT_USES * sizeof *m->pt);
@@ -201,6 +216,7 @@ struct window *window_alloc(struct mem *m, enum window_kind kind)
 	w->foreign_writes = 0;
 	w->mismatches = 0;
 	w->wp0 = false;
+	w->shown = false;
 	for (unsigned q = 0; q < 4; q++)
 		w->pd[q] = NO_GFN;
 	count(m, kind, 1);
@@ -259,8 +275,9 @@ void phys_select(struct mem *m)
 {
 	if (!m->phys) {
 		m->phys = window_alloc(m, WIN_PHYS);
+		m->phys->super_base = m->phys->base;
 		for (unsigned i = 0; i < 1024; i++)
-			m->phys->bases[i] = m->phys->base;
+			slot_base_set(m->phys, i, false);
 		phys_map(m->phys);
 	}
 	m->user = m->super = m->phys;
@@ -334,7 +351,7 @@ static enum mem_fault map_page(struct window *w, uint32_t page, const struct wal
 	if (shadow_fill(w, page, force) < 0)
 		return MEM_FAULT_EMULATE;
 	if (w->kind == WIN_USER)
-		w->bases[page >> 10] = w->base;
+		slot_base_set(w, page >> 10, true);
 	if (write && m->trace[walk->gpa >> PAGE_SHIFT]) {
 		/* The page is the very table that maps it, which has just come under trace. */
 		m->stats.traced_writes++;
@@ -367,11 +384,11 @@ enum mem_fault mem_window_fault(struct vcpu *c, struct window *w, uint64_t lin64
 	}
 	if (walk.user && w->kind == WIN_SUPER) {
 		m->stats.user_faults++;
-		m->user->bases[page >> 10] = m->user->base;
+		slot_base_set(m->user, page >> 10, true);
 		return MEM_FAULT_USER;
 	}
 	if (!walk.user && w->kind == WIN_USER) {
-		m->user->bases[page >> 10] = m->super->base;
+		slot_base_set(m->user, page >> 10, false);
 		return MEM_FAULT_SUPER;
 	}
 	if (!gpa_is_ram(m, walk.gpa)) {
@@ -386,6 +403,53 @@ enum mem_fault mem_window_fault(struct vcpu *c, struct window *w, uint64_t lin64
 		m->stats.traced_writes++;
 		return MEM_FAULT_TRACED;
 	}
+	return map_page(w, page, &walk, write);
+}
+
+/* ------------------------------------------------------------------ accesses made without a mapping
+ *
+ * Code that often meets pages without a mapping asks mem_view.present first and otherwise makes the access
+ * through the software TLB. A mapping is made when a page has cost about as much that way as the host's call
+ * would. What is used a few times only, as most pages of a short-lived process are, never gets one. A page
+ * whose rights the guest takes away again and again (every fork protects its parent's pages) has to be used
+ * more often each time. */
+#define MAP_AFTER   12u
+#define RAISE_AFTER 4u /* where the host has the frame already */
+
+enum mem_fault mem_window_missed(struct vcpu *c, uint32_t lin, bool write)
+{
+	struct mem *m = c->mem;
+	struct window *w = m->user;
+	const uint32_t page = lin >> PAGE_SHIFT;
+	struct slot *sl;
+	struct walk walk;
+	uint32_t *e, limit;
+	uint16_t *miss;
+
+	host_relieve(m);
+	if (w->kind != WIN_USER || mem_walk(c, lin, ACC_PEEK | (write ? ACC_WRITE : 0), &walk) < 0)
+		return MEM_FAULT_GUEST;
+	if (!walk.user)
+		return MEM_FAULT_SUPER;
+	if (!gpa_is_ram(m, walk.gpa))
+		return MEM_FAULT_MMIO;
+	if (write && m->trace[walk.gpa >> PAGE_SHIFT])
+		return MEM_FAULT_TRACED;
+	if ((write && !walk.writable) || !tables_watched(m, page, &walk))
+		return MEM_FAULT_EMULATE;
+	sl = slot_open(w, page >> m->slot_shift, space_pde(m, w, page >> m->slot_shift));
+	if (!sl)
+		return MEM_FAULT_EMULATE;
+	e = &sl->sh[page & (m->slot_pages - 1)];
+	miss = &w->missed[page];
+	limit = (*e & (SH_MAPPED | SH_HELD)) && *e >> PAGE_SHIFT == walk.gpa >> PAGE_SHIFT ? RAISE_AFTER
+											   : MAP_AFTER;
+	if ((*miss & MISS_COUNT) < limit << *miss / MISS_LOST) {
+		(*miss)++;
+		return MEM_FAULT_EMULATE;
+	}
+	*miss &= (uint16_t)~MISS_COUNT;
+	m->stats.missed_maps++;
 	return map_page(w, page, &walk, write);
 }
 
@@ -456,6 +520,12 @@ const struct mem_view *mem_view(const struct mem *m)
 	return &m->view;
 }
 
+void slot_base_set(struct window *w, uint32_t slot, bool user)
+{
+	w->bases[slot] = user ? w->base : w->super_base;
+	w->presents[slot] = user ? w->present : w->m->always - slot * 1024ul;
+}
+
 void view_update(struct mem *m)
 {
 	m->view.user_base = m->user->base;
@@ -463,6 +533,8 @@ void view_update(struct mem *m)
 	m->view.user_id = m->user->id;
 	m->view.super_id = m->super->id;
 	m->view.slot_bases = m->user->bases;
+	m->view.present = m->user->present;
+	m->view.slot_presents = m->user->presents;
 	m->view.many_super = m->n_super > 1;
 }
 

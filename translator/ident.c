@@ -192,7 +192,7 @@ bool ident_emit(struct tr *t, unsigned i)
 
 	if (in->opmap == 0 && in->opcode == 0xd7) { /* xlat: DS:[ebx+al] */
 		if (!segment_flat(t, in->segover >= 0 ? (unsigned)in->segover : DS) || in->adsize == 2 ||
-		    tr_site(t, i))
+		    tr_site(t, i) & ~(SITE_PROBE | SITE_PROBE_W))
 			return false;
 		em8(&t->e, 0x65);
 		em8(&t->e, 0x67);
@@ -217,7 +217,7 @@ bool ident_emit(struct tr *t, unsigned i)
 			     u.rm_esp ? GUEST_ESP : in->rm);
 	} else {
 		struct host_mem m;
-		bool indirect = tr_site(t, i) || !segment_flat(t, in->seg);
+		bool indirect = tr_site(t, i) & (SITE_USER | SITE_MIXED) || !segment_flat(t, in->seg);
 		if (u.high8 && (indirect || in->base == ESP))
 			return false;
 		if (!ident_operand(t, i, &m))

@@ -560,7 +560,6 @@ static bool string(struct tr *t, unsigned i)
 	bool ds_flat = in->segover < 0 ? !(t->rq->mode & MODE_NF_DS)
 				       : in->segover != FS && in->segover != GS && in->segover != CS &&
 						 !(t->rq->mode & (MODE_NF_DS | MODE_NF_ES | MODE_NF_SS));
-	uint8_t *start = t->e.p;
 
 	if (in->adsize == 2 || site & SITE_CALLOUT || (src && !ds_flat) || (dst && t->rq->mode & MODE_NF_ES))
 		return false;
@@ -570,7 +569,7 @@ static bool string(struct tr *t, unsigned i)
 	/* The side table says that rsi and rdi hold host addresses and, for rep, that a kick may stop it
 	 * here. */
 	t->b->side[i].flags |= rep ? SIDE_REP : 0;
-	t->b->side[i].rep = (uint8_t)(t->e.p - start);
+	t->b->side[i].rep = (uint8_t)(em_off(&t->e) - t->b->host - t->b->side[i].host);
 	if (in->prefix & INSN_66)
 		em8(&t->e, 0x66);
 	if (rep)

@@ -15,8 +15,14 @@
 #include <string.h>
 
 #define SITES                                                                                                \
-	32768u /* a power of two; when three quarters full everything is forgotten (and learnt again)        \
-		*/
+	32768u	  /* a power of two; when three quarters full everything is forgotten (and learnt again)     \
+		   */
+#define MISSES 4u /* before a site probes */
+/* A probe costs a few cycles each time, which is much in a loop that hardly ever misses. Code that runs much
+ * is found in it by the timer's interrupts, at a rate that goes with the time spent there; so what counts is
+ * how often the probe was of use between two of them. 200 signals take as long as a tenth of 4 ms, a timer's
+ * period, for the probes. */
+#define WORTH_HITS   200u
 #define PATIENCE     64u
 #define PATIENCE_MAX 12u /* doublings */
 
@@ -27,6 +33,8 @@ struct site {
 	uint8_t turned_back; /* how often */
 	bool forgotten;	     /* its code was overwritten while it had flags */
 	bool lasting;	     /* and it got flags again */
+	uint8_t missed;	     /* how often a user page was not there */
+	uint16_t hits;	     /* how often the probe found that, since somebody looked */
 };
 
 static_assert(SITES <= SITE_INDEX_MAX + 1, "an index fits a callout's argument");
@@ -103,6 +111,36 @@ bool site_trapped(uint64_t gpa, bool user)
 		return true;
 	s->flags |= SITE_TRAPPED;
 	return false;
+}
+
+bool site_missed(uint64_t gpa, bool user)
+{
+	struct site *s = find_or_add(gpa, user);
+
+	if (++s->missed < MISSES << s->turned_back && s->missed < 0xff)
+		return false;
+	s->missed = 0;
+	s->hits = 0;
+	return true;
+}
+
+void site_probe_hit(uint32_t index)
+{
+	table[index].hits += table[index].hits < 0xffff;
+}
+
+bool site_probe_sampled(uint64_t gpa, bool user)
+{
+	struct site *s = find(key_of(gpa, user));
+	const bool worth = s->hits >= WORTH_HITS;
+
+	s->hits = 0;
+	if (worth || !(s->flags & (SITE_PROBE | SITE_PROBE_W)))
+		return false;
+	s->flags &= (uint8_t) ~(SITE_PROBE | SITE_PROBE_W);
+	if (s->turned_back < PATIENCE_MAX)
+		s->turned_back++;
+	return true;
 }
 
 uint32_t site_index(uint64_t gpa, bool user)

@@ -119,6 +119,16 @@ bool ident_operand(struct tr *t, unsigned i, struct host_mem *m);
 /* Copies the instruction with its operands mapped. False: cannot be expressed. */
 bool ident_emit(struct tr *t, unsigned i);
 
+/* ---- probe.c */
+struct probe {
+	unsigned n;	  /* probes emitted */
+	uint32_t slow[2]; /* of the jumps to be led to the callouts */
+	bool write[2];
+};
+bool probe_wanted(const struct tr *t, unsigned i); /* then r12 must be esp before and after */
+void probe_begin(struct tr *t, unsigned i, struct probe *p); /* before the rule's code */
+void probe_end(struct tr *t, unsigned i, const struct probe *p);
+
 /* ---- rules.c. False: the interpreter must do it, and what was emitted is to be taken back. */
 bool rule_emit(struct tr *t, unsigned i);
 void rule_interp(struct tr *t, unsigned i);

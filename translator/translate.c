@@ -41,9 +41,10 @@ static void tr_side(struct tr *t, unsigned i, unsigned flags)
 
 void tr_callout(struct tr *t, struct emitter *e, enum callout co, uint32_t eip, uint32_t arg)
 {
-	struct host_mem go = tr_vcpu(co == CO_INTERP   ? offsetof(struct vcpu, hot.go_callout)
-				     : co == CO_DEVICE ? offsetof(struct vcpu, hot.go_callout_device)
-						       : offsetof(struct vcpu, hot.go_callout_light));
+	struct host_mem go =
+		tr_vcpu(co == CO_INTERP || co == CO_PROBE_FPU ? offsetof(struct vcpu, hot.go_callout)
+			: co == CO_DEVICE		      ? offsetof(struct vcpu, hot.go_callout_device)
+							      : offsetof(struct vcpu, hot.go_callout_light));
 
 	(void)t;
 	em_mov_ri32(e, R8, eip);
@@ -281,11 +282,17 @@ static void translate_insn(struct tr *t, unsigned i)
 {
 	const unsigned flags =
 		i && begins_shadow(&t->insn[i - 1], (enum insn_class)t->class[i - 1]) ? SIDE_SHADOW : 0;
-	uint8_t *start = t->e.p;
+	struct probe probe;
 
+	if (probe_wanted(t, i))
+		tr_settle_esp(t);
+	uint8_t *start = t->e.p;
 	tr_side(t, i, flags);
-	if (rule_emit(t, i))
+	probe_begin(t, i, &probe);
+	if (rule_emit(t, i)) {
+		probe_end(t, i, &probe);
 		return;
+	}
 	t->e.p = start;
 	tr_settle_esp(t);
 	tr_side(t, i, flags);

@@ -53,12 +53,20 @@ static inline uint32_t translate_mode(const struct vcpu *c)
 #define SITE_CALLOUT 0x04u /* its access traps (trace, MMIO): do it in a callout */
 #define SITE_KEEP                                                                                            \
 	0x08u /* with SITE_CALLOUT: no trace and no device was the reason, so nothing tells when it ends */
+#define SITE_PROBE   0x10u /* often meets user pages that the window lacks: ask mem_view.present first */
+#define SITE_PROBE_W 0x20u /* ... for writing */
 #define SITE_TRAPPED 0x80u /* has trapped once; says nothing to the translator */
 
 unsigned site_get(uint64_t gpa, bool user);
 void site_add(uint64_t gpa, bool user, unsigned flags);
 /* The access trapped. True: it has before, make it a callout. */
 bool site_trapped(uint64_t gpa, bool user);
+/* A user page was not there. True: it has happened often, probe from now on. */
+bool site_missed(uint64_t gpa, bool user);
+void site_probe_hit(uint32_t index); /* a probe found that again */
+/* An interrupt found the CPU near the site. True: its probe was hardly of use since the last time, and it has
+ * been turned back; its blocks are to be translated anew. */
+bool site_probe_sampled(uint64_t gpa, bool user);
 /* A number for a site that has flags; it may name another one later, which does no harm. */
 #define SITE_INDEX_MAX 0x7fffu
 uint32_t site_index(uint64_t gpa, bool user);
@@ -78,6 +86,9 @@ enum callout {
 	CO_DEVICE,    /* the same for an instruction that has nothing to do with the FPU */
 	CO_LIGHT,     /* the same for one that has nothing to do with devices either */
 	CO_ACCESS,    /* the same for one that changes nothing but memory and general registers */
+	CO_PROBE,     /* where a probe found no page; arg: length, class, site index << 16, CO_ARG_WRITE if that
+			 was asked for, CO_ARG_ACCESS if the instruction changes only memory and registers */
+	CO_PROBE_FPU, /* the same for an instruction that has to do with the FPU */
 	CO_SEG_LOAD,  /* the same for a load of a segment register; arg as CO_ARG_SEG_SHIFT and so on say */
 	CO_STI,	      /* IF was just set and a request is pending; arg: length */
 	CO_INT,	      /* as CO_LIGHT, for int n */
@@ -94,6 +105,8 @@ enum callout {
 
 #define CO_ARG_EXCEPTION    0x4000u /* with CO_ARG_SITE: an exception is a reason for the callout, too */
 #define CO_ARG_SITE	    0x80000000u
+#define CO_ARG_WRITE	    0x4000u
+#define CO_ARG_ACCESS	    0x8000u
 #define CO_ARG_VECTOR_SHIFT 16 /* CO_INT: which */
 #define CO_ARG_CR_SHIFT	    16 /* CO_MOV_TO_CR: which, and from which general register */
 #define CO_ARG_GPR_SHIFT    20
@@ -137,7 +150,7 @@ extern struct translate_host translate_host;
 void translate_init(void);
 /* Never fails: what cannot be translated becomes a callout to the interpreter. The caller has made sure of
  * room (TRANSLATE_ROOM bytes, cache_has_room). Returns the committed block. */
-#define TRANSLATE_ROOM 16384u
+#define TRANSLATE_ROOM 24576u
 struct block *translate_block(struct cache *k, const struct translate_request *rq);
 
 /* The name of a class that a callout's argument carries, for statistics. */

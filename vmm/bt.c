@@ -92,6 +92,8 @@ void bt_sync_space(struct bt *bt)
 	c->hot.user_base = v->user_base;
 	c->hot.super_base = v->super_base;
 	c->hot.slot_bases = (uint64_t)(uintptr_t)v->slot_bases;
+	c->hot.present = (uint64_t)(uintptr_t)v->present;
+	c->hot.slot_presents = (uint64_t)(uintptr_t)v->slot_presents;
 	set_gs_base(bt, user ? v->user_base : v->super_base);
 	if (!space_is(c->hot.cur, id, mode))
 		change_space(bt, id, mode, user);
@@ -551,6 +553,8 @@ static void execute(struct bt *bt)
 		bt_fpu_pointers(bt);
 		if (bt->verify && (why == BT_EXIT_DIRECT || why == BT_EXIT_MISS || why == BT_EXIT_KICK))
 			verify_left(bt->verify);
+		if (bt->sampled)
+			bt_look_at_probes(bt);
 		switch (why) {
 		case BT_EXIT_DIRECT:
 			bt->st.exits_direct++;

@@ -26,7 +26,7 @@ struct bt_stats {
 	uint64_t callouts[CO_COUNT], callout_class[64]; /* the latter by enum insn_class */
 	uint64_t faults_hidden, faults_true, faults_traced, faults_mmio, faults_user, faults_edge,
 		faults_arith;
-	uint64_t adaptations, turned_back;
+	uint64_t adaptations, turned_back, probes_turned_back;
 	uint64_t interp_insns, interp_bursts;
 	uint64_t tsc_translate, tsc_flush, tsc_fault, tsc_interp, tsc_sleep, tsc_start;
 	uint64_t code_writes, blocks_hit;
@@ -58,6 +58,7 @@ struct bt {
 	unsigned stuck;		      /* the same fault mapped again and again */
 	struct verify *verify;	      /* NULL unless asked for */
 	bool trapping;		      /* a store that trapped is being emulated */
+	struct block *sampled;	      /* a block with probes that a kick found the PC in, to be looked at */
 	struct code_page *code_pages; /* by number of the page */
 	FILE *perf_map;		      /* /tmp/perf-PID.map, or NULL */
 	const struct mem_stats *mem_stats;
@@ -84,7 +85,8 @@ static inline uint64_t bt_seg_poison(const struct seg *s)
 	return s->limit == 0xffffffffu && (s->attr & attr) == (SEG_P | SEG_S | SEG_RW) ? 0 : 1ull << 32;
 }
 bool bt_fault(struct bt *bt);
-void bt_fpu_pointers(struct bt *bt); /* after the guest's FPU state has been stored */
+void bt_look_at_probes(struct bt *bt); /* of bt->sampled: are they worth their time? */
+void bt_fpu_pointers(struct bt *bt);   /* after the guest's FPU state has been stored */
 /* bt_fast.c. arg: the callout's. EIP is that of the instruction, and afterwards where the guest goes on.
  * False: not a common case, nothing has changed. */
 bool bt_fast_seg_load(struct vcpu *c, uint32_t arg); /* of hot.selector */

@@ -214,6 +214,42 @@ static int co_access(struct vcpu *c, uint32_t arg)
 	return r;
 }
 
+/* A probe found that the user window lacks a page: the access is made here. */
+static int probe(struct vcpu *c, uint32_t arg)
+{
+	struct bt *bt = c->bt;
+	const uint32_t next = c->eip + (arg & 0xff), lin = c->hot.probe_lin;
+	const uint64_t gen = bt->gen, intrs = c->n_intr;
+
+	bt->st.callout_class[arg >> 8 & 63]++;
+	if (bt->hot_eips)
+		bt_stat_callout(bt, c->eip);
+	site_probe_hit(arg >> 16 & SITE_INDEX_MAX);
+	bt->st.interp_insns++;
+	if (interp_step(c) < 0) {
+		run_triple_fault(bt->m);
+		return BT_GO_OUT;
+	}
+	mem_window_missed(c, lin, arg & CO_ARG_WRITE);
+	return arg & CO_ARG_ACCESS ? go_access(bt, next, gen, intrs) : go(bt, next, gen);
+}
+
+static int co_probe(struct vcpu *c, uint32_t arg)
+{
+	c->bt->st.callouts[CO_PROBE]++;
+	cpu_fpu_live = true;
+	int r = probe(c, arg);
+	cpu_fpu_live = false;
+	return r;
+}
+
+static int co_probe_fpu(struct vcpu *c, uint32_t arg)
+{
+	c->bt->st.callouts[CO_PROBE_FPU]++;
+	bt_fpu_pointers(c->bt);
+	return probe(c, arg);
+}
+
 /* sti with a request pending: one more instruction, then the run loop looks. */
 static int co_sti(struct vcpu *c, uint32_t len)
 {
@@ -234,6 +270,8 @@ void bt_callouts_init(struct bt *bt)
 	t[CO_DEVICE] = (uint64_t)(uintptr_t)co_device;
 	t[CO_ACCESS] = (uint64_t)(uintptr_t)co_access;
 	t[CO_LIGHT] = (uint64_t)(uintptr_t)co_light;
+	t[CO_PROBE] = (uint64_t)(uintptr_t)co_probe;
+	t[CO_PROBE_FPU] = (uint64_t)(uintptr_t)co_probe_fpu;
 	t[CO_SEG_LOAD] = (uint64_t)(uintptr_t)co_seg_load;
 	t[CO_INT] = (uint64_t)(uintptr_t)co_int;
 	t[CO_IRET] = (uint64_t)(uintptr_t)co_iret;

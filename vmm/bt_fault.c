@@ -27,7 +27,9 @@ static void adapt(struct bt *bt, const struct spot *s, unsigned flags)
 	if (log_on(LOG_TRACE))
 		log_printf(LOG_TRACE, "the instruction at %08x is translated anew as%s%s%s\n", s->eip,
 			   flags & SITE_USER ? " user" : "", flags & SITE_MIXED ? " mixed" : "",
-			   flags & SITE_CALLOUT ? " callout" : "");
+			   flags & SITE_CALLOUT			 ? " callout"
+			   : flags & (SITE_PROBE | SITE_PROBE_W) ? " probing"
+								 : "");
 	site_add(s->gpa, s->b->mode & MODE_USER, flags);
 	cache_invalidate(&bt->k, s->gpa, 1, NULL);
 	bt->gen++;
@@ -74,6 +76,36 @@ static bool retold(const struct spot *s)
 	return s->side->flags & SIDE_RETELL;
 }
 
+/* The user window had no page for the instruction. */
+static void missed(struct bt *bt, const struct spot *s, bool write)
+{
+	const bool user = s->b->mode & MODE_USER;
+	const unsigned flag = write ? SITE_PROBE_W : SITE_PROBE, known = site_get(s->gpa, user);
+
+	if (!(known & (flag | SITE_CALLOUT)) && site_missed(s->gpa, user))
+		adapt(bt, s, flag);
+}
+
+void bt_look_at_probes(struct bt *bt)
+{
+	const struct block *b = bt->sampled;
+	const uint64_t gpa = b->gpa;
+	const bool user = b->mode & MODE_USER;
+	uint8_t offset[CACHE_MAX_INSNS];
+	const unsigned n = b->valid ? b->ninsn : 0;
+
+	bt->sampled = NULL;
+	for (unsigned i = 0; i < n; i++)
+		offset[i] = b->side[i].guest;
+	for (unsigned i = 0; i < n; i++) {
+		if (!site_probe_sampled(gpa + offset[i], user))
+			continue;
+		cache_invalidate(&bt->k, gpa + offset[i], 1, NULL);
+		bt->gen++;
+		bt->st.probes_turned_back++;
+	}
+}
+
 /* What a page fault in a window was. True: the window has the page now, run the instruction again. */
 static bool page_fault(struct bt *bt, const struct spot *s)
 {
@@ -97,6 +129,8 @@ static bool page_fault(struct bt *bt, const struct spot *s)
 	if (log_on(LOG_MMU))
 		log_printf(LOG_MMU, "fault eip %08x lin %08lx %s -> %d\n", s->eip, (unsigned long)lin,
 			   write ? "w" : "r", f);
+	if ((f == MEM_FAULT_MAPPED || f == MEM_FAULT_GUEST) && w == mem_window_user(c->mem))
+		missed(bt, s, write);
 	if (f == MEM_FAULT_MAPPED) {
 		bt->st.faults_hidden++;
 		/* Something that maps a page and faults on it again is ours to sort out, not the guest's. */
@@ -184,6 +218,9 @@ bool bt_fault(struct bt *bt)
 			/* The run loop would look for interrupts first. */
 			precise(bt, &s, false);
 			c->shadow = 1;
+			again = false;
+		} else if (again && !s.b->valid) { /* it was dropped to be adapted */
+			precise(bt, &s, false);
 			again = false;
 		} else if (again) {
 			c->eip = s.eip;

@@ -109,6 +109,8 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 		{"run", "callouts: segment loads", s->callouts[CO_SEG_LOAD]},
 		{"run", "callouts: int, iret", s->callouts[CO_INT] + s->callouts[CO_IRET]},
 		{"run", "callouts: sysenter, sysexit", s->callouts[CO_SYSENTER] + s->callouts[CO_SYSEXIT]},
+		{"run", "callouts: probe", s->callouts[CO_PROBE]},
+		{"run", "callouts: probe, full", s->callouts[CO_PROBE_FPU]},
 		{"run", "instructions from the cache", bt->c->hot.insns},
 		{"run", "interpreted instructions", s->interp_insns},
 		{"run", "interpreter bursts", s->interp_bursts},

@@ -572,7 +572,7 @@ static int verify_callout(struct vcpu *c, uint32_t arg, unsigned which)
 
 	if (!v->picked)
 		return real(c, arg);
-	const bool light = which != CO_INTERP, fpu = light && b->fpu;
+	const bool light = which != CO_INTERP && which != CO_PROBE_FPU, fpu = light && b->fpu;
 	const unsigned i = insn_at(b, c->eip);
 	cpu_fpu_live = light && !fpu;
 	if (fpu)

@@ -114,6 +114,44 @@ static void a_full_table_forgets(void **state)
 	assert_true(site_count() <= SITE_INDEX_MAX);
 }
 
+/* Misses until the site probes. */
+static unsigned lessons(void)
+{
+	unsigned n = 1;
+
+	while (!site_missed(GPA, true))
+		assert_true(++n < 256);
+	site_add(GPA, true, SITE_PROBE);
+	return n;
+}
+
+static void probes_are_learnt_and_turned_back(void **state)
+{
+	unsigned before, now;
+
+	(void)state;
+	before = lessons();
+	assert_true(before > 1);
+	assert_int_equal(site_get(GPA, true), SITE_PROBE);
+	assert_int_equal(site_get(GPA, false), 0);
+	/* of use */
+	for (unsigned i = 0; i < 100000; i++)
+		site_probe_hit(site_index(GPA, true));
+	assert_false(site_probe_sampled(GPA, true));
+	assert_int_equal(site_get(GPA, true), SITE_PROBE);
+	/* and not since: learnt again, it takes longer */
+	for (unsigned i = 0; i < 20; i++) {
+		assert_true(site_probe_sampled(GPA, true));
+		assert_int_equal(site_get(GPA, true), 0);
+		assert_false(site_probe_sampled(GPA, true));
+		now = lessons();
+		assert_true(now >= before);
+		before = now;
+	}
+	/* what is not known is not turned back */
+	assert_false(site_probe_sampled(GPA + 1, true));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -123,6 +161,7 @@ int main(void)
 		cmocka_unit_test_setup(turned_back_with_growing_patience, reset),
 		cmocka_unit_test_setup(kept_for_other_reasons, reset),
 		cmocka_unit_test_setup(outdated_index_does_no_harm, reset),
+		cmocka_unit_test_setup(probes_are_learnt_and_turned_back, reset),
 		cmocka_unit_test_setup(a_full_table_forgets, reset),
 	};
 

@@ -565,6 +565,119 @@ static void test_write_protect(void **state)
 	guest_free(g);
 }
 
+static bool present(struct guest *g, uint32_t lin, bool write)
+{
+	return mem_view(g->m)->present[(lin >> PAGE_SHIFT) + (write ? MEM_PRESENT_WRITE : 0)];
+}
+
+/* Accesses that other means have made, until the page is mapped. Returns how many. */
+static unsigned misses(struct guest *g, uint32_t lin, bool write)
+{
+	uint32_t v = 1;
+	unsigned n = 0;
+	enum mem_fault r;
+
+	do {
+		assert_int_equal(write ? mem_write32(&g->c, lin, v, ACC_USER)
+				       : mem_read32(&g->c, lin, &v, ACC_USER),
+				 0);
+		r = mem_window_missed(&g->c, lin, write);
+		assert_true(++n < 1000);
+	} while (r == MEM_FAULT_EMULATE);
+	assert_int_equal(r, MEM_FAULT_MAPPED);
+	assert_true(present(g, lin, write));
+	assert_int_equal(access_window(g, mem_window_user(g->m), lin, write, &v), DONE);
+	assert_int_equal(last_faults, 0);
+	return n;
+}
+
+/* What the guest changes shows in mem_view.present; a page that it often protects is mapped later each time.
+ */
+static void test_missed(void **state)
+{
+	struct guest *g = guest_new(8u << 20);
+	unsigned first, again;
+	uint32_t v = 0;
+
+	(void)state;
+	put32(g, 0x10000, 0x11000 | USER);
+	put32(g, 0x11004, 0x200000 | USER);
+	put32(g, 0x11008, 0x300000 | KERNEL);
+	paging_on(g, 0x10000, 0);
+	g->c.cpl = 3;
+	assert_int_equal(mem_window_missed(&g->c, 0x5000, false), MEM_FAULT_GUEST);
+	assert_int_equal(mem_window_missed(&g->c, 0x2000, false), MEM_FAULT_SUPER);
+	assert_false(present(g, 0x1000, false));
+	assert_true(misses(g, 0x1000, false) > 1);
+	assert_false(present(g, 0x1000, true)); /* D is not set */
+	assert_int_equal(get32(g, 0x11004) & 0x60, PTE_A);
+	first = misses(g, 0x1000, true);
+	assert_int_equal(get32(g, 0x11004) & 0x60, PTE_A | PTE_D);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x1000, true, &v), DONE);
+	assert_int_equal(last_faults, 0);
+	/* read-only, and back again, as fork and mprotect do */
+	put32(g, 0x11004, 0x200000 | (USER & ~PTE_RW) | PTE_A | PTE_D);
+	mem_flush_page(&g->c, 0x1000);
+	assert_true(present(g, 0x1000, false) && !present(g, 0x1000, true));
+	assert_int_equal(mem_window_missed(&g->c, 0x1000, true), MEM_FAULT_GUEST);
+	put32(g, 0x11004, 0x200000 | USER | PTE_A | PTE_D);
+	again = misses(g, 0x1000, true);
+	assert_true(again > first);
+	/* another frame */
+	put32(g, 0x11004, 0x201000 | USER);
+	mem_flush_page(&g->c, 0x1000);
+	assert_false(present(g, 0x1000, false) || present(g, 0x1000, true));
+	v = 77;
+	assert_int_equal(mem_write32(&g->c, 0x1000, v, ACC_USER), 0);
+	misses(g, 0x1000, false);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x1000, false, &v), DONE);
+	assert_int_equal(v, 77);
+	/* a trace: no more writing, as far as anybody is told */
+	misses(g, 0x1000, true);
+	mem_trace_add(g->m, 0x201000, TRACE_CODE);
+	assert_false(present(g, 0x1000, true));
+	assert_int_equal(mem_window_missed(&g->c, 0x1000, true), MEM_FAULT_TRACED);
+	mem_trace_remove(g->m, 0x201000, TRACE_CODE);
+	/* the directory entry, and with it everything */
+	put32(g, 0x10000, 0);
+	mem_load_cr3(&g->c);
+	assert_false(present(g, 0x1000, false) || present(g, 0x1000, true));
+	assert_int_equal(mem_window_missed(&g->c, 0x1000, false), MEM_FAULT_GUEST);
+	assert_coherent(g);
+	guest_free(g);
+}
+
+/* Another space begins with the last one's idea of where user pages are, and with none of its own. */
+static void test_missed_elsewhere(void **state)
+{
+	struct guest *g = guest_new(8u << 20);
+	const struct mem_view *view = mem_view(g->m);
+	uint32_t v = 0;
+
+	(void)state;
+	for (uint32_t s = 0; s < 2; s++) {
+		put32(g, 0x10000 + s * 0x1000, (0x12000 + s * 0x1000) | USER);
+		put32(g, 0x12004 + s * 0x1000, (0x200000 + s * 0x1000) | USER);
+	}
+	paging_on(g, 0x10000, 0);
+	g->c.cpl = 3;
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x1000, true, &v), DONE);
+	assert_ptr_equal(view->slot_presents[0], view->present);
+	assert_true(view->slot_presents[1][0x400] && view->slot_presents[1][0x7ff]);
+	g->c.cr3 = 0x11000;
+	mem_load_cr3(&g->c);
+	assert_ptr_equal(view->slot_presents[0], view->present);
+	assert_int_equal(view->slot_bases[0], view->user_base);
+	assert_int_equal(view->slot_bases[1], view->super_base);
+	assert_false(present(g, 0x1000, false));
+	misses(g, 0x1000, true);
+	v = 5;
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x1000, true, &v), DONE);
+	assert_int_equal(get32(g, 0x201000), 5);
+	assert_coherent(g);
+	guest_free(g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -584,6 +697,8 @@ int main(void)
 		cmocka_unit_test(test_freed_tables),
 		cmocka_unit_test(test_large_pages),
 		cmocka_unit_test(test_write_protect),
+		cmocka_unit_test(test_missed),
+		cmocka_unit_test(test_missed_elsewhere),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -747,6 +747,22 @@ static void do_access(void)
 	t.c->cpl = 0;
 }
 
+/* A probe has sent accesses the other way, now and then so often that the page gets its mapping. */
+static void do_miss(uint32_t lin, bool write)
+{
+	const uint8_t *present = mem_view(t.m)->present + (write ? MEM_PRESENT_WRITE : 0);
+	enum mem_fault r = MEM_FAULT_EMULATE;
+	uint32_t v;
+
+	for (unsigned n = one_in(3) ? 100 : 1; n-- && r == MEM_FAULT_EMULATE;)
+		r = mem_window_missed(t.c, lin, write);
+	if (r != MEM_FAULT_MAPPED)
+		return;
+	CHECK(present[lin >> PAGE_SHIFT], "%08x: mapped, and not said to be present", lin);
+	CHECK(touch(mem_window_base(mem_window_user(t.m)) + lin, false, &v), "%08x: not mapped", lin);
+	check_read(lin, true, v);
+}
+
 /* The software TLB's path. */
 static void do_soft_access(void)
 {
@@ -777,6 +793,8 @@ static void do_soft_access(void)
 	} else {
 		check_read(lin, user, v);
 	}
+	if (one_in(2))
+		do_miss(lin, write);
 	check_tables(exact);
 }
 
