@@ -310,15 +310,15 @@ static bool is_vector_prefix(const uint8_t *p, unsigned avail)
 
 /* ------------------------------------------------------------------ what was decoded before
  *
- * Of an instruction without prefixes, opcode, ModRM and SIB determine everything but the values of
- * displacement and immediate. So what Zydis made of these bytes once (the pattern) holds for every
+ * Of an instruction with at most one prefix, this prefix, opcode, ModRM and SIB determine everything but the
+ * values of displacement and immediate. So what Zydis made of these bytes once (the pattern) holds for every
  * instruction that begins with them, in 32-bit code.
  */
 
 #define PATTERNS 2048u /* a power of two */
 
 struct pattern {
-	uint32_t key; /* opcode, ModRM, SIB; 0 (which would be an ADD to a byte): none */
+	uint64_t key; /* prefix, opcode, ModRM, SIB; 0 (which would be an ADD to a byte): none */
 	bool imm_signed;
 	struct insn insn; /* flags as the tables have them; raw, disp and imm are another's */
 };
@@ -333,26 +333,6 @@ static bool is_prefix(uint8_t b)
 	return (b & 0xe7) == 0x26 || (b & 0xfc) == 0x64 || b == 0xf0 || (b & 0xfe) == 0xf2;
 }
 
-/* The bytes of p that choose the pattern, or 0 if it cannot have one. At least 4 can be read. */
-static uint32_t pattern_key(const uint8_t *p)
-{
-	const bool two = p[0] == 0x0f;
-	unsigned n = 1 + two;
-	uint32_t bytes;
-
-	if (is_prefix(p[0]) || shapes[two][p[two]] == SHAPE_UNKNOWN)
-		return 0;
-	if (shapes[two][p[two]] == SHAPE_MODRM)
-		n += 1 + (p[n] < 0xc0 && (p[n] & 7) == 4);
-	memcpy(&bytes, p, 4);
-	return n == 4 ? bytes : bytes & ((1u << 8 * n) - 1);
-}
-
-static struct pattern *pattern_of(uint32_t key)
-{
-	return &patterns[(key * 0x9e3779b1u) >> 16 & (PATTERNS - 1)];
-}
-
 static uint64_t bytes_of(const uint8_t *p)
 {
 	uint64_t v;
@@ -364,6 +344,27 @@ static uint64_t bytes_of(const uint8_t *p)
 static uint64_t low_bytes(unsigned n)
 {
 	return n >= 8 ? ~0ull : (1ull << 8 * n) - 1;
+}
+
+/* The bytes of p that choose the pattern, or 0 if it cannot have one. At least 8 can be read. */
+static uint64_t pattern_key(const uint8_t *p)
+{
+	unsigned n = is_prefix(p[0]);
+	const bool two = p[n] == 0x0f;
+	uint8_t shape;
+
+	n += two;
+	shape = shapes[two][p[n++]];
+	if (shape == SHAPE_UNKNOWN || p[0] == 0x67)
+		return 0;
+	if (shape == SHAPE_MODRM)
+		n += 1 + (p[n] < 0xc0 && (p[n] & 7) == 4);
+	return bytes_of(p) & low_bytes(n);
+}
+
+static struct pattern *pattern_of(uint64_t key)
+{
+	return &patterns[(key * 0x9e3779b97f4a7c15ull) >> 40 & (PATTERNS - 1)];
 }
 
 /* The first 15 bytes at p can be read; of them, raw gets len. */
@@ -392,7 +393,7 @@ static uint32_t field(const uint8_t *p, unsigned n, bool is_signed)
 /* 15 bytes at p can be read. False: no pattern is known. */
 static bool decode_by_pattern(const uint8_t *p, struct insn *out)
 {
-	const uint32_t key = pattern_key(p);
+	const uint64_t key = pattern_key(p);
 	const struct pattern *t = pattern_of(key);
 
 	if (!key || t->key != key)
@@ -411,12 +412,16 @@ static bool decode_by_pattern(const uint8_t *p, struct insn *out)
 static void pattern_learn(const uint8_t *p, const struct insn *o, const ZydisDecodedInstruction *z)
 {
 	struct pattern *t;
+	uint64_t key;
 
-	if (o->nprefix || o->opmap > 1 || o->imm2_size)
+	if (o->nprefix > 1 || o->opmap > 1 || o->imm2_size)
 		return;
 	shapes[o->opmap][o->opcode] = o->has_modrm ? SHAPE_MODRM : SHAPE_NO_MODRM;
-	t = pattern_of(pattern_key(p));
-	t->key = pattern_key(p);
+	key = pattern_key(p);
+	t = pattern_of(key);
+	if (!key)
+		return;
+	t->key = key;
 	t->imm_signed = z->raw.imm[0].is_signed || z->raw.imm[0].is_relative;
 	t->insn = *o;
 }

@@ -445,34 +445,45 @@ static void test_flags(void **state)
 	}
 }
 
-/* Every opcode of the first two maps with every ModRM, and some SIBs: the same from memory, with another's
- * displacement and immediate, as anew. */
+/* The same from memory, with another's displacement and immediate, as anew. */
+static void compare_remembered(const uint8_t *begin, unsigned n, uint32_t *seed)
+{
+	uint8_t p[INSN_MAX_LEN];
+	struct insn a, b;
+
+	for (unsigned i = 0; i < sizeof p; i++)
+		p[i] = i < n ? begin[i] : (uint8_t)((*seed = *seed * 1664525 + 1013904223) >> 24);
+	memset(&a, 0, sizeof a);
+	memset(&b, 0, sizeof b);
+	enum decode_result ra = decode_insn(p, sizeof p, true, &a);
+	enum decode_result rb = decode_insn_anew(p, sizeof p, true, &b);
+	if (ra != rb || (ra == DECODE_OK && memcmp(&a, &b, sizeof a)))
+		fail_msg("%02x %02x %02x %02x %02x ... decodes otherwise", p[0], p[1], p[2], p[3], p[4]);
+}
+
+/* Every opcode of the first two maps with every ModRM and some SIBs, twice; with each prefix too. */
 static void test_remembered(void **state)
 {
-	static const uint8_t sibs[] = {0x00, 0x25, 0x65, 0xe4, 0x9d};
+	static const uint8_t prefixes[] = {0,	 0x26, 0x2e, 0x36, 0x3e, 0x64,
+					   0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3};
+	static const uint8_t sibs[] = {0x25, 0x65, 0xe4};
 	uint32_t seed = 1;
 
 	(void)state;
-	for (unsigned n = 0; n < 2u << 16; n++) {
-		for (unsigned k = 0; k < sizeof sibs; k++) {
-			const bool two = n >> 16;
-			uint8_t p[INSN_MAX_LEN];
-			struct insn a, b;
+	for (unsigned i = 0; i < sizeof prefixes; i++) {
+		for (unsigned op = 0; op < 2 * 65536; op += i && (op & 7) == 5 ? 3 : 1) {
+			uint8_t p[5];
+			unsigned n = 0;
 
-			for (unsigned i = 0; i < sizeof p; i++)
-				p[i] = (uint8_t)((seed = seed * 1664525 + 1013904223) >> 24);
-			p[0] = 0x0f;
-			p[two] = (uint8_t)(n >> 8);
-			p[two + 1] = (uint8_t)n;
-			p[two + 2] = sibs[k];
-			memset(&a, 0, sizeof a);
-			memset(&b, 0, sizeof b);
-			enum decode_result ra = decode_insn(p, sizeof p, true, &a);
-			enum decode_result rb = decode_insn_anew(p, sizeof p, true, &b);
-			if (ra != rb || (ra == DECODE_OK && memcmp(&a, &b, sizeof a)))
-				fail_msg("%02x %02x %02x %02x ... decodes otherwise", p[0], p[1], p[2], p[3]);
-			if ((n & 0xff) >= 0xc0 || (n & 7) != 4)
-				k += 3; /* two, no SIB */
+			if (prefixes[i])
+				p[n++] = prefixes[i];
+			if (op >> 16)
+				p[n++] = 0x0f;
+			p[n++] = (uint8_t)(op >> 8);
+			p[n++] = (uint8_t)op;
+			p[n] = sibs[op % 3];
+			compare_remembered(p, n + 1, &seed);
+			compare_remembered(p, n + 1, &seed);
 		}
 	}
 }
