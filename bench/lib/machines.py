@@ -233,9 +233,9 @@ class Host:
             os.unlink(self.data)
 
 
-def boot(column, arguments, ramdisk=None, extra=(), memory=None):
+def boot(column, arguments, ramdisk=None, extra=(), memory=None, words=""):
     """Starts a Linux guest; its clock runs from just before the process does."""
-    append = ("console=ttyS0 " + arguments.append).strip()
+    append = " ".join(f"console=ttyS0 {arguments.append} {words}".split())
     line = column.line + ["-m", memory or arguments.memory, "-kernel", harness.image("vmlinuz-" + arguments.kernel),
                           "-initrd", ramdisk or harness.image("initrd.gz"), "-append", append, "-nographic",
                           "-no-reboot", *extra]
