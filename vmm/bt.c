@@ -407,9 +407,26 @@ static void go_to(struct bt *bt, const struct block *b)
 	bt->c->hot.resume_esp = 0;
 }
 
+/* make_block while the guest's FPU state is live, which Zydis would spoil. NULL where the run loop has to see
+ * to it: a flush, lockstep, or mappings that changed meanwhile. */
+static struct block *make_block_live(struct bt *bt, uint64_t gpa, uint32_t eip, struct second_page *second,
+				     bool loop)
+{
+	_Alignas(16) uint8_t fpu[512];
+	const uint64_t gen = bt->gen;
+	struct block *b = cache_enter(&bt->k, gpa, eip, bt->c->hot.cur->mode, loop);
+
+	if (b || bt->verify || !cache_has_room(&bt->k, TRANSLATE_ROOM))
+		return b;
+	__asm__ volatile("fxsave64 %0" : "=m"(fpu));
+	b = make_block(bt, gpa, eip, second, loop);
+	__asm__ volatile("fxrstor64 %0" : : "m"(fpu));
+	return gen == bt->gen ? b : NULL;
+}
+
 /* An unchained exit (how is BT_EXIT_DIRECT) or a table miss (BT_EXIT_MISS), on the quick path of entry.S: the
- * guest's FPU state is live. Sets hot.resume and returns 0 when the block exists; else how, and the run loop
- * makes it. */
+ * guest's FPU state is live. Sets hot.resume and returns 0 when there is a block; else how, and the run loop
+ * sees to it. */
 static int bt_on_exit(struct vcpu *c, int how)
 {
 	struct bt *bt = c->bt;
@@ -423,7 +440,11 @@ static int bt_on_exit(struct vcpu *c, int how)
 	if (mem_walk(c, c->eip, ACC_EXEC | (user ? ACC_USER : 0), &w) < 0)
 		return how;
 	struct block *b = cache_lookup(&bt->k, w.gpa, c->eip, c->hot.cur->mode, second_matches, &second);
-	if (!b || !in_range(bt))
+	if (!in_range(bt))
+		return how;
+	if (!b)
+		b = make_block_live(bt, w.gpa, c->eip, &second, e && leads_back(e));
+	if (!b)
 		return how;
 	struct window *win = user ? mem_window_user(c->mem) : mem_window_super(c->mem);
 	mem_window_note_code(c, win, c->eip);
