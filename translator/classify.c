@@ -279,8 +279,13 @@ static enum insn_class two_byte(const struct insn *i, uint32_t mode)
 
 enum insn_class classify(const struct insn *i, uint32_t mode)
 {
-	if (i->adsize == 2 && i->has_mem)
-		return i->opmap == 1 && i->opcode >= 0x18 && i->opcode <= 0x1f ? CL_NOP : CL_INTERP;
+	if (i->adsize == 2 && i->has_mem) {
+		if (i->opmap == 1 && i->opcode >= 0x18 && i->opcode <= 0x1f)
+			return CL_NOP;
+		/* call, jmp, near and far */
+		return i->opmap == 0 && i->opcode == 0xff && i->reg >= 2 && i->reg <= 5 ? CL_INTERP_END
+											: CL_INTERP;
+	}
 	switch (i->opmap) {
 	case 0:
 		return one_byte(i, mode);

@@ -35,6 +35,11 @@
 
 /* ------------------------------------------------------------------ memory */
 
+/* A word of a stack, which need not be aligned. */
+struct word {
+	uint32_t v;
+} __attribute__((packed));
+
 static const struct tlb_entry *tlb_of(const struct vcpu *c, uint32_t lin, unsigned acc)
 {
 	return &((const struct soft_tlb *)(const void *)c->mem)
@@ -217,7 +222,7 @@ bool bt_fast_sysexit(struct vcpu *c, uint32_t arg)
 
 /* The stack for CPL 0 that the TSS names: its selector and attributes; where five words pushed there stand,
  * in the guest's memory and in the host's, or NULL. */
-static uint32_t *inner_stack(const struct vcpu *c, unsigned *sel, unsigned *attr, uint32_t *esp)
+static struct word *inner_stack(const struct vcpu *c, unsigned *sel, unsigned *attr, uint32_t *esp)
 {
 	uint32_t v[2]; /* ESP0, SS0 */
 
@@ -233,7 +238,8 @@ static bool enter(struct vcpu *c, uint32_t arg)
 {
 	const uint8_t vector = (uint8_t)(arg >> CO_ARG_VECTOR_SHIFT);
 	unsigned cs_attr, ss, ss_attr;
-	uint32_t gate[2], esp, *frame;
+	uint32_t gate[2], esp;
+	struct word *frame;
 
 	if (log_on(LOG_INT) || !stack_flat(c) || vector * 8u + 7 > c->idtr.limit ||
 	    !read_pair(c, c->idtr.base + vector * 8u, gate) || (gate[1] & GATE_MASK) != GATE_32 ||
@@ -243,8 +249,8 @@ static bool enter(struct vcpu *c, uint32_t arg)
 		frame = inner_stack(c, &ss, &ss_attr, &esp);
 		if (!frame)
 			return false;
-		frame[3] = c->gpr[ESP];
-		frame[4] = c->seg[SS].sel;
+		frame[3].v = c->gpr[ESP];
+		frame[4].v = c->seg[SS].sel;
 		set_flat(&c->seg[SS], ss, ss_attr);
 		c->cpl = 0;
 		bt_sync_cpl(c->bt);
@@ -254,9 +260,9 @@ static bool enter(struct vcpu *c, uint32_t arg)
 		if (!frame)
 			return false;
 	}
-	frame[0] = c->eip + (arg & 0xff);
-	frame[1] = c->seg[CS].sel;
-	frame[2] = cpu_eflags(c);
+	frame[0].v = c->eip + (arg & 0xff);
+	frame[1].v = c->seg[CS].sel;
+	frame[2].v = cpu_eflags(c);
 	set_flat(&c->seg[CS], gate[0] >> 16 & 0xfffcu, cs_attr);
 	c->gpr[ESP] = esp;
 	c->eip = (gate[0] & 0xffffu) | (gate[1] & 0xffff0000u);
@@ -329,26 +335,26 @@ static bool leave(struct vcpu *c)
 
 	if (c->cpl != 0 || c->nmi_blocked || c->sysflags & FL_NT || !stack_flat(c))
 		return false;
-	const uint32_t *f = readable(c, esp, 12);
-	if (!f || f[2] & (FL_VM | FL_TF))
+	const struct word *f = readable(c, esp, 12);
+	if (!f || f[2].v & (FL_VM | FL_TF))
 		return false;
-	const unsigned cpl = f[1] & 3u, cs_attr = flat_code(c, (uint16_t)f[1], cpl);
-	const uint32_t flags = f[2];
-	if (!cs_attr || (flags & FL_RF && (c->request || !hides_rf(c, f[0], cpl))))
+	const unsigned cpl = f[1].v & 3u, cs_attr = flat_code(c, (uint16_t)f[1].v, cpl);
+	const uint32_t flags = f[2].v;
+	if (!cs_attr || (flags & FL_RF && (c->request || !hides_rf(c, f[0].v, cpl))))
 		return false;
 	if (cpl == 3) {
-		const unsigned ss_attr = within_page(esp, 20) ? flat_stack(c, (uint16_t)f[4], 3) : 0;
+		const unsigned ss_attr = within_page(esp, 20) ? flat_stack(c, (uint16_t)f[4].v, 3) : 0;
 		if (!ss_attr || drops_segments(c) || (flags & FL_AC && c->cr0 & CR0_AM))
 			return false;
-		set_flat(&c->seg[SS], f[4] & 0xffffu, ss_attr);
-		c->gpr[ESP] = f[3];
+		set_flat(&c->seg[SS], f[4].v & 0xffffu, ss_attr);
+		c->gpr[ESP] = f[3].v;
 	} else if (cpl == 0) {
 		c->gpr[ESP] = esp + 12;
 	} else {
 		return false;
 	}
-	c->eip = f[0];
-	set_flat(&c->seg[CS], f[1] & 0xffffu, cs_attr);
+	c->eip = f[0].v;
+	set_flat(&c->seg[CS], f[1].v & 0xffffu, cs_attr);
 	c->cpl = cpl;
 	c->flags = flags & FL_ARITH;
 	c->df = flags & FL_DF;

@@ -389,7 +389,7 @@ static void compare(struct verify *v, enum lax lax)
 		report(v, what);
 }
 
-/* One side raises an exception and the other does not. Both may serve from what a TLB may still hold. */
+/* One side raises an exception and the other does not, or another one. Both may serve from what a TLB may still hold. */
 static void different_way(struct verify *v, unsigned vector, const char *what)
 {
 	if (vector == VEC_PF && mem_stale(v->bt->c->mem))
@@ -628,7 +628,7 @@ void verify_fault(struct verify *v, const struct block *b, unsigned i, bool gues
 		different_way(v, c->exc.vector,
 			      "translated code's exception is not the interpreter's: the way");
 	else if (c->exc.vector != v->exc.vector || c->exc.error != v->exc.error || c->exc.cr2 != v->exc.cr2)
-		report(v, "the exception");
+		different_way(v, v->exc.vector == VEC_PF ? VEC_PF : c->exc.vector, "the exception");
 }
 
 void verify_stopped(struct verify *v)
