@@ -88,5 +88,5 @@ MUTANTS = [
     ("segments-kept", "data segments of CPL 0 stay loaded at CPL 3", "vmm/bt_fast.c",
      "|| drops_segments(c)", "|| (drops_segments(c) && 0)", "guest.reload.bt"),
     ("interrupt-gate", "INT through an interrupt gate leaves IF set", "vmm/bt_fast.c",
-     "\t\tc->iflag = 0;\n", "\t\t;\n", "guest.reload.bt"),
+     "\t\tc->iflag = 0;\n", "\t\tc->iflag &= FL_IF;\n", "guest.reload.bt"),
 ]
