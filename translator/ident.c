@@ -1,6 +1,7 @@
 /* ident.c - IDENT instructions: the guest's own bytes with prefixes added and registers mapped.
  *
  *   add eax, [ebx+4]            ->   65 add eax, gs:[rbx+4]
+ *   add eax, [ebx] (CPL 3)      ->   add eax, [rbx+r13]                (REX.X)
  *   add eax, [ebx+ecx]          ->   65 67 add eax, gs:[ebx+ecx]       (wraps at 4 GiB)
  *   mov [esp+8], ecx            ->   65 mov gs:[r12+8], ecx            (REX.B)
  *   mov eax, fs:[ecx]           ->   lea r8d, [rcx]; mov r9, [r15+seg_base]; lea r8d, [r8+r9];
@@ -143,6 +144,11 @@ bool ident_operand(struct tr *t, unsigned i, struct host_mem *m)
 		*m = (struct host_mem){.base = R8, .index = R13, .scale = 1};
 		return true;
 	}
+	/* A cycle less than gs, if there is no displacement. */
+	if (user && m->base >= 0 && m->base != GUEST_ESP && m->index < 0 && m->disp == 0) {
+		m->index = R13;
+		return true;
+	}
 	m->gs = true;
 	m->addr32 = !near_base(m);
 	return true;
@@ -222,6 +228,10 @@ bool ident_emit(struct tr *t, unsigned i)
 			return false;
 		if (!ident_operand(t, i, &m))
 			return false;
+		if (u.high8 && m.index == R13) { /* no REX */
+			m.index = -1;
+			m.gs = true;
+		}
 		uint8_t *at = t->e.p;
 		em_modrm_mem(&t->e, legacy, nl, false, op, no, u.reg_esp ? GUEST_ESP : in->reg, &m);
 		if (t->e.p - at + imm_len > 15)

@@ -244,7 +244,9 @@ static void rules_sites(void **state)
 	(void)state;
 	site_add(0x1000, false, SITE_USER);
 	RULE("\x8b\x01", 0, "lea r8d, [rcx]; mov eax, dword ptr [r8 + r13]");
-	RULE("\x8b\x01", MODE_USER, "mov eax, dword ptr gs:[rcx]");
+	RULE("\x8b\x01", MODE_USER, "mov eax, dword ptr [rcx + r13]");
+	RULE("\x8b\x04\x24", MODE_USER, "mov eax, dword ptr gs:[r12]");
+	RULE("\x8a\x21", MODE_USER, "mov ah, byte ptr gs:[rcx]");
 	site_forget(0x1000, 1);
 	RULE("\x8b\x01", 0, "mov eax, dword ptr gs:[rcx]");
 }
