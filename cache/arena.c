@@ -64,11 +64,14 @@ int cache_init(struct cache *k, uint32_t size, char *err, size_t errlen)
 	k->max_sides = size / 24;
 	k->max_entries = k->max_blocks / 2;
 	k->max_exits = size / 128;
+	k->max_ret_points = size / 192;
 	const int anon = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 	k->blocks = map_or_null(k->max_blocks * sizeof *k->blocks, PROT_READ | PROT_WRITE, anon, -1);
 	k->entries = map_or_null(k->max_entries * sizeof *k->entries, PROT_READ | PROT_WRITE, anon, -1);
 	k->sides = map_or_null(k->max_sides * sizeof *k->sides, PROT_READ | PROT_WRITE, anon, -1);
 	k->exits = map_or_null(k->max_exits * sizeof *k->exits, PROT_READ | PROT_WRITE, anon, -1);
+	k->ret_points =
+		map_or_null(k->max_ret_points * sizeof *k->ret_points, PROT_READ | PROT_WRITE, anon, -1);
 	k->hash = map_or_null(HASH_SIZE * sizeof *k->hash, PROT_READ | PROT_WRITE, anon, -1);
 	k->pages = map_or_null(PAGES_SIZE * sizeof *k->pages, PROT_READ | PROT_WRITE, anon, -1);
 	k->cross = map_or_null(CROSS_SIZE * sizeof *k->cross, PROT_READ | PROT_WRITE, anon, -1);
@@ -77,7 +80,8 @@ int cache_init(struct cache *k, uint32_t size, char *err, size_t errlen)
 	k->spaces = map_or_null(MAX_SPACES * sizeof *k->spaces, PROT_READ | PROT_WRITE, anon, -1);
 	k->slot_logs = map_or_null(LOGS_BYTES, PROT_READ | PROT_WRITE, anon, -1);
 	if (!k->rw || !k->rx || !k->blocks || !k->entries || !k->sides || !k->exits || !k->hash ||
-	    !k->pages || !k->cross || !k->covered || !k->rets || !k->spaces || !k->slot_logs)
+	    !k->pages || !k->cross || !k->covered || !k->ret_points || !k->rets || !k->spaces ||
+	    !k->slot_logs)
 		goto fail;
 	if (space_init_tables(k) < 0) {
 		snprintf(err, errlen,
@@ -106,6 +110,7 @@ void cache_destroy(struct cache *k)
 	munmap(k->entries, k->max_entries * sizeof *k->entries);
 	munmap(k->sides, k->max_sides * sizeof *k->sides);
 	munmap(k->exits, k->max_exits * sizeof *k->exits);
+	munmap(k->ret_points, k->max_ret_points * sizeof *k->ret_points);
 	munmap(k->hash, HASH_SIZE * sizeof *k->hash);
 	munmap(k->pages, PAGES_SIZE * sizeof *k->pages);
 	munmap(k->cross, CROSS_SIZE * sizeof *k->cross);
@@ -123,6 +128,7 @@ void cache_flush(struct cache *k)
 	k->nsides = 0;
 	k->nentries = 0;
 	k->nexits = 0;
+	k->nret_points = 0;
 	k->hot = ARENA_FIRST;
 	k->cold = k->stubs;
 	memset(k->hash, 0, HASH_SIZE * sizeof *k->hash);
@@ -138,5 +144,6 @@ void cache_flush(struct cache *k)
 bool cache_has_room(const struct cache *k, uint32_t bytes)
 {
 	return k->cold - k->hot > bytes && k->nblocks < k->max_blocks &&
-	       k->nsides + CACHE_MAX_INSNS < k->max_sides && k->nexits + CACHE_MAX_EXITS < k->max_exits;
+	       k->nsides + CACHE_MAX_INSNS < k->max_sides && k->nexits + CACHE_MAX_EXITS < k->max_exits &&
+	       k->nret_points + CACHE_MAX_CALLS < k->max_ret_points;
 }

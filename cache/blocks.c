@@ -124,6 +124,7 @@ struct block *cache_new(struct cache *k, unsigned align)
 	k->hot = (k->hot + align - 1) & ~(align - 1);
 	b->side = &k->sides[k->nsides];
 	b->exits = &k->exits[k->nexits];
+	b->rets = &k->ret_points[k->nret_points];
 	b->host = k->hot;
 	b->cold_end = k->cold;
 	return b;
@@ -135,6 +136,7 @@ void cache_commit(struct cache *k, struct block *b)
 	k->nblocks++;
 	k->nsides += b->ninsn;
 	k->nexits += b->nexits;
+	k->nret_points += b->nrets;
 	k->hot = b->host_end;
 	k->cold = b->cold;
 	for (unsigned i = 0; i < b->nexits; i++)

@@ -75,32 +75,34 @@ struct ret_point {
 };
 
 struct block {
+	/* what look-ups compare, and how they go on, stands in one line of the CPU's cache */
 	uint64_t gpa;
 	uint32_t eip;
 	uint32_t mode;
 	struct block *hash_next;
-	uint32_t host;	   /* arena offset of the hot code: what table slots and chained exits lead to */
-	uint32_t host_end; /* end of hot code */
-	uint32_t cold, cold_end; /* cold code */
-	uint16_t len;		 /* guest bytes translated */
-	uint16_t dep_len;	 /* bytes of the first page, from gpa on, that the translation depends on */
-	uint16_t len2;		 /* bytes on a second page: the last instruction straddles (a "straddler") */
-	uint64_t gpa2;		 /* guest-physical address of that page */
+	struct block *page_next[2]; /* lists of the one or two guest-physical pages */
+	uint16_t len;		    /* guest bytes translated */
+	uint16_t dep_len; /* bytes of the first page, from gpa on, that the translation depends on */
+	uint16_t len2;	  /* bytes on a second page: the last instruction straddles (a "straddler") */
 	uint8_t ninsn;
 	uint8_t nexits;
+	uint64_t gpa2;	   /* guest-physical address of the second page */
+	uint32_t host;	   /* arena offset of the hot code: what table slots and chained exits lead to */
+	uint32_t host_end; /* end of hot code */
+
+	uint32_t cold, cold_end; /* cold code */
 	bool valid;
 	bool probes;	  /* some instruction has a SITE_PROBE */
 	bool fpu;	  /* some instruction may use x87, MMX or SSE state */
 	bool cross;	  /* cache_cut_cross may find something in incoming */
 	uint8_t prologue; /* bytes of hot code at the beginning of each part, before its first instruction */
 	uint8_t nrets;
-	struct ret_point rets[CACHE_MAX_CALLS];
+	struct ret_point *rets;	 /* nrets of them, consecutive in cache.ret_points */
 	struct exit_link *exits; /* nexits of them, consecutive in cache.exits */
 	struct exit_link *incoming;
-	struct side_entry *side;    /* ninsn rows */
-	struct block *page_next[2]; /* lists of the one or two guest-physical pages */
-	struct block *cross_next;   /* in cache.cross, if cross */
-	struct block *entries;	    /* the entries made in it */
+	struct side_entry *side;  /* ninsn rows */
+	struct block *cross_next; /* in cache.cross, if cross */
+	struct block *entries;	  /* the entries made in it */
 	struct block *entry_next;
 };
 
@@ -139,6 +141,8 @@ struct cache {
 	struct block *
 		*cross;	   /* hash of linear page -> blocks that may be reached from other pages by a chain */
 	uint64_t *covered; /* filter: which 32 bytes of guest memory have code in some block */
+	struct ret_point *ret_points;
+	uint32_t nret_points, max_ret_points;
 	struct ret_point **rets; /* hash of the return address */
 	struct space *spaces;
 	uint32_t *slot_logs; /* CACHE_SLOT_LOG for each space */
