@@ -63,6 +63,8 @@
 /* A window's span and what separates it from the next: 4 GiB of addresses that nothing is ever mapped to. */
 #define WINDOW_SPAN   (1ull << 32)
 #define WINDOW_STRIDE (2 * WINDOW_SPAN)
+#define REGION_PAGES  512u
+#define REGIONS	      2048u
 
 #define SH_MAPPED     0x01u /* the host maps it */
 #define SH_WRITE      0x02u /* ... writable */
@@ -107,6 +109,8 @@ struct window {
 	unsigned id;
 	uintptr_t base;
 	bool host_dirty; /* something may be mapped */
+	/* by 2 MiB of the window: something may be mapped there; an anchor is (host.c) */
+	uint64_t touched[REGIONS / 64], anchored[REGIONS / 64];
 	uint32_t vmas;	 /* upper bound of host mappings in it */
 	uint64_t stamp;	 /* of the last use */
 	struct slot *slots;
@@ -312,6 +316,7 @@ int host_protect(struct window *w, uint32_t page, uint32_t n, bool writable); /*
 void host_protect_ro(struct window *w, uint32_t page, uint32_t n);
 bool host_try_protect_rw(struct window *w, uint32_t page, uint32_t n); /* gives up nothing */
 void host_wipe(struct window *w);
+void host_recycle(struct window *w); /* the same for one that will soon be filled alike */
 void host_relieve(struct mem *m); /* at a point where windows may be given up: get under the budget */
 
 /* ---- rmap.c */

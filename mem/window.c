@@ -203,10 +203,13 @@ struct window *window_alloc(struct mem *m, enum window_kind kind)
 	for (unsigned i = 0; i < MAX_WINDOWS; i++) {
 		if (m->windows[i].kind != WIN_FREE)
 			continue;
-		if (!w || (w->host_dirty && !m->windows[i].host_dirty))
+		if (!w || (!w->host_dirty && m->windows[i].host_dirty)) /* it has the host's page tables */
 			w = &m->windows[i];
 	}
-	host_wipe(w);
+	if (kind == WIN_USER)
+		host_recycle(w);
+	else
+		host_wipe(w);
 	w->kind = kind;
 	w->stamp = ++m->clock;
 	w->cr3 = 0;

@@ -647,6 +647,75 @@ static void test_missed(void **state)
 	guest_free(g);
 }
 
+/* A space with a page at the beginning of a 2 MiB region, one behind it, and one far away. */
+static void make_space(struct guest *g, uint32_t directory, uint32_t frame)
+{
+	put32(g, directory, (directory + 0x1000) | USER);
+	put32(g, directory + 0x2fe * 4, (directory + 0x2000) | USER);
+	put32(g, directory + 0x1000 + 0x200 * 4, frame | USER);
+	put32(g, directory + 0x1000 + 0x201 * 4, (frame + 0x1000) | USER);
+	put32(g, directory + 0x2000 + 0x3ff * 4, (frame + 0x2000) | USER);
+	for (uint32_t i = 0; i < 3; i++)
+		put32(g, frame + i * 0x1000, frame + i);
+}
+
+static void assert_space(struct guest *g, uint32_t frame, bool first_page)
+{
+	static const uint32_t at[] = {0x200000, 0x201000, 0xbfbff000};
+	struct window *w = mem_window_user(g->m);
+	uint32_t v;
+
+	for (uint32_t i = first_page ? 0 : 1; i < 3; i++) {
+		assert_false(touch(mem_window_base(w) + at[i], false, &v));
+		v = 0;
+		assert_int_equal(access_window(g, w, at[i], false, &v), DONE);
+		assert_int_equal(v, frame + i);
+	}
+}
+
+/* What a space had does not show in the next one that gets its window, whatever of the host's is kept. */
+static void test_recycled(void **state)
+{
+	struct guest *g = guest_new(16u << 20);
+	uint8_t junk[64];
+	uintptr_t base = 0;
+	uint32_t v;
+
+	(void)state;
+	memset(junk, 0x5a, sizeof junk);
+	make_space(g, 0x100000, 0x200000);
+	paging_on(g, 0x100000, 0);
+	g->c.cpl = 3;
+	for (uint32_t i = 1; i < 12; i++) {
+		const uint32_t directory = 0x100000 + i * 0x4000, frame = 0x200000 + i * 0x4000;
+		const bool first_page = i % 3;
+
+		make_space(g, directory, frame);
+		if (!first_page)
+			put32(g, directory + 0x1000 + 0x200 * 4, 0);
+		g->c.cr3 = directory;
+		mem_load_cr3(&g->c);
+		if (i > 1)
+			assert_int_equal(mem_window_base(mem_window_user(g->m)), base);
+		base = mem_window_base(mem_window_user(g->m));
+		assert_space(g, frame, first_page);
+		assert_int_equal(access_window(g, mem_window_user(g->m), 0x202000, false, &v), GUEST_FAULT);
+		if (!first_page)
+			assert_int_equal(access_window(g, mem_window_user(g->m), 0x200000, false, &v),
+					 GUEST_FAULT);
+		if (i % 4 == 0) { /* an unmapping that goes beyond */
+			put32(g, directory, 0);
+			mem_load_cr3(&g->c);
+			assert_false(touch(base + 0x201000, false, &v));
+		}
+		assert_coherent(g);
+		g->c.cr3 = 0x100000;
+		mem_load_cr3(&g->c);
+		mem_phys_write(g->m, directory + 0x100, junk, sizeof junk); /* no directory any more */
+	}
+	guest_free(g);
+}
+
 /* Another space begins with the last one's idea of where user pages are, and with none of its own. */
 static void test_missed_elsewhere(void **state)
 {
@@ -698,6 +767,7 @@ int main(void)
 		cmocka_unit_test(test_large_pages),
 		cmocka_unit_test(test_write_protect),
 		cmocka_unit_test(test_missed),
+		cmocka_unit_test(test_recycled),
 		cmocka_unit_test(test_missed_elsewhere),
 	};
 
