@@ -239,6 +239,8 @@ void cache_cut_cross(struct cache *k, uint32_t lin, uint32_t pages);
 struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, const struct space *keep);
 /* Lets the slot of b's EIP lead to b: to its return point, if it is one. */
 void cache_table_set(struct cache *k, struct space *s, const struct block *b);
+/* There is code at eip now: jumps to it and to what is beside it shall not trap. */
+void cache_table_prepare(struct cache *k, struct space *s, uint32_t eip);
 /* Forgets what leads through the window to these linear pages. */
 void cache_space_forget(struct cache *k, uint32_t window_id, uint32_t lin, uint32_t pages);
 void cache_window_gone(struct cache *k, uint32_t window_id);

@@ -132,6 +132,12 @@ static void table_fill(const struct cache *k, struct space *s, uint32_t eip)
 		page[i] = cache_miss(k);
 }
 
+void cache_table_prepare(struct cache *k, struct space *s, uint32_t eip)
+{
+	if (!s->table[eip])
+		table_fill(k, s, eip);
+}
+
 void cache_table_set(struct cache *k, struct space *s, const struct block *b)
 {
 	/* Return points go on to a straddler through this slot. */

@@ -605,6 +605,12 @@ static int verify_callout(struct vcpu *c, uint32_t arg, unsigned which)
 	return v->failed ? BT_GO_OUT : r;
 }
 
+/* Whatever stopped it, translated code has stored a part. */
+static bool is_pusha(struct verify *v, const struct block *b, unsigned i)
+{
+	return *(const uint8_t *)mem_ptr(v->bt->c->mem, b->gpa + b->side[i].guest, 1) == 0x60;
+}
+
 void verify_fault(struct verify *v, const struct block *b, unsigned i, bool guest)
 {
 	const struct vcpu *c = v->bt->c;
@@ -619,7 +625,7 @@ void verify_fault(struct verify *v, const struct block *b, unsigned i, bool gues
 	v->st.faults++;
 	compare_at(v, i,
 		   b->side[i].flags & SIDE_REP && !(foreseen && guest) ? LAX_REP
-		   : foreseen && v->torn			       ? LAX_TORN
+		   : (foreseen && v->torn) || is_pusha(v, b, i)	       ? LAX_TORN
 								       : LAX_NONE,
 		   guest);
 	if (!guest || v->failed || beyond)
