@@ -280,7 +280,6 @@ static struct block *make_entry(struct cache *k, struct block *b, unsigned i)
 			    .entry_next = b->entries};
 	b->entries = e;
 	hash_add(k, e);
-	k->stats.entries_made++;
 	return e;
 }
 

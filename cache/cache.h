@@ -117,7 +117,7 @@ struct space {
 };
 
 struct cache_stats {
-	uint64_t blocks_made, entries_made, blocks_dropped, chains, unchains, flushes, table_fills,
+	uint64_t blocks_made, blocks_dropped, chains, unchains, flushes, table_fills,
 		spaces_made, spaces_reset;
 	uint64_t guest_insns, guest_bytes, ident_insns;
 	uint64_t host_bytes, cold_bytes; /* without the prologues of parts */

@@ -14,7 +14,7 @@
 #define MAX_SPACES   192u
 #define SPACES_MIN   4u
 
-#define ARENA_FIRST  64u /* where block code begins; below: the miss stub, and offset 0 means "none" */
+#define ARENA_FIRST  64u /* where block code begins; below: the stubs for misses and exits */
 
 #define TABLE_BYTES  (1ull << 34) /* four bytes for each EIP; of address space, that is */
 #define STACK_BYTES  32768u

@@ -312,13 +312,22 @@ static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struc
 	return b;
 }
 
+/* The code of b is about to run. */
+static void note_code(struct vcpu *c, const struct block *b)
+{
+	struct window *win = c->cpl == 3 ? mem_window_user(c->mem) : mem_window_super(c->mem);
+
+	mem_window_note_code(c, win, b->eip);
+	if (b->len2)
+		mem_window_note_code(c, win, (b->eip & PAGE_MASK) + PAGE_SIZE);
+}
+
 /* The block for eip in the current space, translated if need be. NULL with c->exc pending when the fetch
  * faults, or without when the code does not lie in RAM. */
 struct block *bt_find_block(struct bt *bt, uint32_t eip, bool loop)
 {
 	struct vcpu *c = bt->c;
 	struct walk w;
-	struct window *win = c->cpl == 3 ? mem_window_user(c->mem) : mem_window_super(c->mem);
 	struct second_page second = {.c = c, .lin = (eip & PAGE_MASK) + PAGE_SIZE};
 
 	if (mem_walk(c, eip, ACC_EXEC | (c->cpl == 3 ? ACC_USER : 0), &w) < 0)
@@ -330,9 +339,7 @@ struct block *bt_find_block(struct bt *bt, uint32_t eip, bool loop)
 		b = make_block(bt, w.gpa, eip, &second, loop);
 	if (!b)
 		return NULL;
-	mem_window_note_code(c, win, eip);
-	if (b->len2)
-		mem_window_note_code(c, win, (eip & PAGE_MASK) + PAGE_SIZE);
+	note_code(c, b);
 	return b;
 }
 
@@ -447,10 +454,7 @@ static int bt_on_exit(struct vcpu *c, int how)
 		b = make_block_live(bt, w.gpa, c->eip, &second, e && leads_back(e));
 	if (!b)
 		return how;
-	struct window *win = user ? mem_window_user(c->mem) : mem_window_super(c->mem);
-	mem_window_note_code(c, win, c->eip);
-	if (b->len2)
-		mem_window_note_code(c, win, (c->eip & PAGE_MASK) + PAGE_SIZE);
+	note_code(c, b);
 	if (!e) {
 		bt->st.exits_miss++;
 		cache_table_set(&bt->k, c->hot.cur, b);
