@@ -93,6 +93,32 @@ static bool has_rmap(const struct mem *m, uint32_t gfn, uint32_t where)
 	return false;
 }
 
+static const struct loose *find_loose(const struct window *w, uint32_t page)
+{
+	for (unsigned i = 0; i < w->n_loose; i++)
+		if (w->loose[i].page == page)
+			return &w->loose[i];
+	return NULL;
+}
+
+/* A page that is in the list, or has to be: what was found to agree must. */
+static void check_loose(struct check *ck, const struct window *w, const struct slot *sl, uint32_t page,
+			uint32_t e)
+{
+	const struct mem *m = ck->m;
+	const struct loose *l = find_loose(w, page);
+
+	if (!l != !(e & SH_LOOSE) || (!l && e & (SH_MAPPED | SH_CODE)))
+		FAIL(ck, "window %u page %05x: %08x, in the list of loose pages: %d", w->id, page, e, !!l);
+	if (l && l->e == e) {
+		const struct leaf leaf = leaf_decode(m, sl, page & (m->slot_pages - 1), l->pte);
+
+		if (sh_judge(w, e, &leaf) != SH_KEEP)
+			FAIL(ck, "window %u page %05x: %08x never agreed with %08" PRIx64, w->id, page, e,
+			     l->pte);
+	}
+}
+
 static void check_entry(struct check *ck, const struct window *w, uint32_t slot, uint32_t i, bool excused)
 {
 	const struct mem *m = ck->m;
@@ -111,6 +137,10 @@ static void check_entry(struct check *ck, const struct window *w, uint32_t slot,
 	if (w->kind == WIN_USER && (w->present[page] != !!(e & SH_MAPPED) ||
 				    w->present[MEM_PRESENT_WRITE + page] != !!(e & SH_WRITE)))
 		FAIL(ck, "window %u page %05x: %08x is not what the probes are told", w->id, page, e);
+	if (!sl->watched && !sl->large && !sl->doomed) {
+		check_loose(ck, w, sl, page, e);
+		return;
+	}
 	if (excused || (e & SH_QUEUED) || !(e & (SH_MAPPED | SH_CODE)))
 		return;
 	l = leaf_read(m, sl, i);
@@ -126,10 +156,13 @@ static void check_slot(struct check *ck, const struct window *w, uint32_t slot)
 	const bool excused = sl->doomed || sl->queued || w->queue_overflow;
 	uint32_t mapped = 0;
 
-	if (!sl->large && !sl->doomed && !has_use(m, sl->pt_gfn, w, slot, PT_TABLE))
-		FAIL(ck, "window %u slot %u: its page table %05x is not watched", w->id, slot, sl->pt_gfn);
-	if (!sl->large && !sl->doomed && !(m->trace[sl->pt_gfn] & TRACE_PT))
+	if (!sl->large && !sl->doomed && has_use(m, sl->pt_gfn, w, slot, PT_TABLE) != sl->watched)
+		FAIL(ck, "window %u slot %u: its page table %05x is %swatched", w->id, slot, sl->pt_gfn,
+		     sl->watched ? "not " : "");
+	if (sl->watched && !sl->doomed && !(m->trace[sl->pt_gfn] & TRACE_PT))
 		FAIL(ck, "window %u slot %u: its page table %05x is not traced", w->id, slot, sl->pt_gfn);
+	if (!sl->watched && !sl->large && (w->kind != WIN_USER || !m->loose_looks))
+		FAIL(ck, "window %u slot %u: its page table %05x has to be watched", w->id, slot, sl->pt_gfn);
 	for (uint32_t i = 0; i < m->slot_pages; i++) {
 		check_entry(ck, w, slot, i, excused);
 		mapped += !!(sl->sh[i] & SH_MAPPED);

@@ -53,6 +53,11 @@
  * allow what the mapping allows (present, accessed, same frame, same privilege; writable only if also dirty,
  * writable and not traced), or else the page, or its slot, is in the window's queue. The queue is worked off
  * before the guest can expect to see the difference.
+ *
+ * Of a slot whose page table is not watched (not under trace) the second part does not hold. Each of its
+ * pages that is mapped or has code is in its window's list `loose`, and looked at whenever the queue is
+ * worked off. Page tables of user windows begin so; most belong to processes that are gone before a trace has
+ * paid.
  */
 #define MAX_USER    96u
 #define MAX_SUPER   16u
@@ -74,6 +79,7 @@
 #define SH_RMAP	      0x20u /* the reverse map of this entry's frame leads here */
 #define SH_HELD                                                                                              \
 	0x40u /* not mapped for the guest, but the host still has this frame there, without any right */
+#define SH_LOOSE 0x80u /* in the window's list of that name */
 #define SH_FLAGS 0xfffu
 
 /* How often a page was used without being mapped (mem_window_missed), and in the high byte how often rights
@@ -94,8 +100,20 @@ struct slot {
 	bool doomed; /* the directory entry changed: to be dropped whole; its page table is no longer watched
 		      */
 	bool queued;
-	bool held; /* some entry has, or had, SH_HELD */
+	bool held;	/* some entry has, or had, SH_HELD */
+	bool watched;	/* the page table is under trace (a large page has none) */
+	uint32_t looks; /* how often one of its pages was looked at because it isn't */
 };
+
+/* A page of a slot whose page table is not watched. While neither the shadow entry nor the guest's changes,
+ * the one allows the other. */
+struct loose {
+	uint32_t page;
+	uint32_t e; /* 0: not compared yet */
+	uint64_t pte;
+};
+#define LOOSE_MAX   320u
+#define LOOSE_LOOKS 1024u /* then a page table is watched */
 
 enum window_kind { WIN_FREE, WIN_PHYS, WIN_USER, WIN_SUPER };
 
@@ -111,8 +129,8 @@ struct window {
 	bool host_dirty; /* something may be mapped */
 	/* by 2 MiB of the window: something may be mapped there; an anchor is (host.c) */
 	uint64_t touched[REGIONS / 64], anchored[REGIONS / 64];
-	uint32_t vmas;	 /* upper bound of host mappings in it */
-	uint64_t stamp;	 /* of the last use */
+	uint32_t vmas;	/* upper bound of host mappings in it */
+	uint64_t stamp; /* of the last use */
 	struct slot *slots;
 	uint64_t filled[MAX_SLOTS / 64];
 	uint32_t n_filled;
@@ -121,6 +139,9 @@ struct window {
 	uint32_t queue[QUEUE_MAX];
 	unsigned queued;
 	bool queue_overflow; /* check everything */
+
+	struct loose loose[LOOSE_MAX];
+	unsigned n_loose;
 
 	/* ---- a user window is also the address space that it belongs to */
 	uint32_t cr3;
@@ -217,7 +238,8 @@ struct mem {
 	uint64_t stale_after; /* loads of CR3 after which a supervisor window that nobody used goes */
 	uint32_t super_drops; /* slots dropped in favour of not creating another supervisor window */
 
-	uint32_t queue_max; /* QUEUE_MAX, or what a test allows */
+	uint32_t queue_max;   /* QUEUE_MAX, or what a test allows */
+	uint32_t loose_looks; /* LOOSE_LOOKS, or what a test allows: 0 has all page tables watched */
 
 	/* host mappings */
 	uint32_t vmas, vma_budget;
@@ -317,7 +339,7 @@ void host_protect_ro(struct window *w, uint32_t page, uint32_t n);
 bool host_try_protect_rw(struct window *w, uint32_t page, uint32_t n); /* gives up nothing */
 void host_wipe(struct window *w);
 void host_recycle(struct window *w); /* the same for one that will soon be filled alike */
-void host_relieve(struct mem *m); /* at a point where windows may be given up: get under the budget */
+void host_relieve(struct mem *m);    /* at a point where windows may be given up: get under the budget */
 
 /* ---- rmap.c */
 int rmap_init(struct mem *m);
@@ -364,6 +386,11 @@ void shadow_show(struct window *w, uint32_t page, uint32_t e); /* tells mem_view
 void queue_page(struct window *w, uint32_t page);
 void queue_slot(struct window *w, uint32_t slot);
 void queue_apply(struct window *w);
+void loose_add(struct window *w, uint32_t page);
+void slot_make_room(struct window *w, uint32_t slot,
+		    uint32_t pages);	   /* for pages more in loose, if it needs it */
+void window_flush(struct window *w);	   /* the guest flushes: whatever it has lowered goes */
+bool window_stale(const struct window *w); /* such a flush would take something away */
 void pend(struct window *w, uint32_t page);
 
 static inline bool window_current(const struct window *w)

@@ -1,9 +1,10 @@
 /* shadow.c - the contents of windows: slots, shadow entries, and the queue of what must be looked at again.
  *
- * See internal.h for the invariant. A slot is opened from a directory entry, which puts its page table under
- * trace; shadow_fill maps pages of it as the guest's entries allow; stores to the tables (ptpage.c) queue
- * what they lowered; queue_apply compares each queued page with the guest's entry as it stands then. The
- * queue says "look again", not "unmap": an entry that was changed and changed back costs nothing.
+ * See internal.h for the invariant. A slot is opened from a directory entry; shadow_fill maps pages of it as
+ * the guest's entries allow. Of a page table under trace, stores (ptpage.c) queue what they lowered;
+ * queue_apply compares each queued page with the guest's entry as it stands then. The queue says "look
+ * again", not "unmap": an entry that was changed and changed back costs nothing. The pages of a table that is
+ * not under trace are all compared at each flush, until that has cost as much as a trace does.
  *
  * The callbacks to the code cache come last in each operation, when everything here is consistent again; they
  * may remove traces.
@@ -205,6 +206,71 @@ static void tell_code(struct window *w, uint32_t page, uint32_t *t, uint32_t n)
 	}
 }
 
+/* ------------------------------------------------------------------ page tables that are not watched */
+
+/* Page, of an open slot, has been mapped, or code has been noted there. */
+void loose_add(struct window *w, uint32_t page)
+{
+	struct slot *sl = &w->slots[page >> w->m->slot_shift];
+	uint32_t *e = &sl->sh[page & (w->m->slot_pages - 1)];
+
+	if (sl->watched || sl->large || (*e & SH_LOOSE))
+		return;
+	assert(w->n_loose < LOOSE_MAX);
+	*e |= SH_LOOSE;
+	w->loose[w->n_loose++] = (struct loose){.page = page};
+}
+
+/* Takes the pages of slot from the list, and queues them if the slot stays. */
+static void loose_end(struct window *w, uint32_t slot, bool queue)
+{
+	const struct mem *m = w->m;
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < w->n_loose; i++) {
+		const uint32_t page = w->loose[i].page;
+		uint32_t *e;
+
+		if (page >> m->slot_shift != slot) {
+			w->loose[kept++] = w->loose[i];
+			continue;
+		}
+		if (!queue)
+			continue;
+		e = &w->slots[slot].sh[page & (m->slot_pages - 1)];
+		*e &= ~SH_LOOSE;
+		if ((*e & (SH_MAPPED | SH_CODE)) && !(*e & SH_QUEUED))
+			queue_page(w, page);
+	}
+	w->n_loose = kept;
+}
+
+/* The page table comes under trace. What it has lowered up to now counts as a store that was seen. */
+static void slot_watch(struct window *w, uint32_t slot)
+{
+	struct slot *sl = &w->slots[slot];
+
+	sl->watched = true;
+	loose_end(w, slot, true);
+	pt_use_add(w->m, sl->pt_gfn, w, slot, PT_TABLE);
+}
+
+static void slot_unwatch(struct window *w, uint32_t slot)
+{
+	const struct slot *sl = &w->slots[slot];
+
+	if (sl->watched && !sl->doomed)
+		pt_use_remove(w->m, sl->pt_gfn, w, slot, PT_TABLE);
+}
+
+void slot_make_room(struct window *w, uint32_t slot, uint32_t pages)
+{
+	const struct slot *sl = &w->slots[slot];
+
+	if (!sl->watched && !sl->large && w->n_loose + pages > LOOSE_MAX)
+		slot_watch(w, slot);
+}
+
 /* ------------------------------------------------------------------ slots */
 
 static void mark_filled(struct window *w, uint32_t slot, bool filled)
@@ -256,11 +322,12 @@ struct slot *slot_open(struct window *w, uint32_t slot, uint64_t pde)
 	sl->pde = key;
 	sl->pt_gfn = sl->large ? NO_GFN : (uint32_t)(pt >> PAGE_SHIFT);
 	sl->mapped = 0;
-	sl->doomed = sl->held = false;
+	sl->doomed = sl->held = sl->watched = false;
+	sl->looks = 0;
 	mark_filled(w, slot, true);
 	log_fill(w, slot);
-	if (!sl->large)
-		pt_use_add(m, sl->pt_gfn, w, slot, PT_TABLE);
+	if (!sl->large && (w->kind != WIN_USER || !m->loose_looks))
+		slot_watch(w, slot);
 	return sl;
 }
 
@@ -271,8 +338,8 @@ void slot_drop(struct window *w, uint32_t slot)
 	uint32_t *t = sl->sh;
 
 	mark_filled(w, slot, false);
-	if (!sl->large && !sl->doomed)
-		pt_use_remove(m, sl->pt_gfn, w, slot, PT_TABLE);
+	slot_unwatch(w, slot);
+	loose_end(w, slot, false);
 	sl->sh = NULL;
 	hide_slot(w, slot);
 	if (sl->mapped || sl->held)
@@ -289,9 +356,8 @@ void slot_doom(struct window *w, uint32_t slot)
 
 	if (sl->doomed)
 		return;
+	slot_unwatch(w, slot);
 	sl->doomed = true;
-	if (!sl->large)
-		pt_use_remove(w->m, sl->pt_gfn, w, slot, PT_TABLE);
 	queue_slot(w, slot);
 }
 
@@ -305,8 +371,7 @@ void shadow_release(struct window *w)
 			struct slot *sl = &w->slots[slot];
 
 			mark_filled(w, slot, false);
-			if (!sl->large && !sl->doomed)
-				pt_use_remove(m, sl->pt_gfn, w, slot, PT_TABLE);
+			slot_unwatch(w, slot);
 			hide_slot(w, slot);
 			table_free(m, sl->sh);
 			*sl = (struct slot){0};
@@ -314,6 +379,7 @@ void shadow_release(struct window *w)
 	}
 	w->queued = 0;
 	w->queue_overflow = false;
+	w->n_loose = 0;
 }
 
 void shadow_clear_data(struct window *w)
@@ -344,7 +410,7 @@ static void record(struct window *w, uint32_t slot, uint32_t i, uint32_t gfn, ui
 	struct slot *sl = &w->slots[slot];
 	uint32_t *e = &sl->sh[i];
 	const uint32_t page = (slot << m->slot_shift) + i;
-	uint32_t keep = *e & (SH_QUEUED | SH_RMAP | SH_CODE);
+	uint32_t keep = *e & (SH_QUEUED | SH_RMAP | SH_CODE | SH_LOOSE);
 
 	sl->mapped = (uint16_t)(sl->mapped + !(*e & SH_MAPPED));
 	if (*e >> PAGE_SHIFT != gfn)
@@ -354,6 +420,7 @@ static void record(struct window *w, uint32_t slot, uint32_t i, uint32_t gfn, ui
 		keep |= SH_RMAP;
 	}
 	*e = gfn << PAGE_SHIFT | keep | flags | SH_MAPPED;
+	loose_add(w, page);
 	shadow_show(w, page, *e);
 }
 
@@ -561,9 +628,12 @@ int shadow_fill(struct window *w, uint32_t page, bool force)
 {
 	const uint32_t slot = page >> w->m->slot_shift, index = page & (w->m->slot_pages - 1);
 	struct slot *sl = &w->slots[slot];
-	const int r = sl->large ? fill_large(w, slot, index) : fill_small(w, slot, index, force);
-	const struct leaf l = leaf_read(w->m, sl, index);
+	struct leaf l;
+	int r;
 
+	slot_make_room(w, slot, 2 * AROUND);
+	r = sl->large ? fill_large(w, slot, index) : fill_small(w, slot, index, force);
+	l = leaf_read(w->m, sl, index);
 	note_wp0(w, sl->sh[index], &l);
 	return r;
 }
@@ -712,7 +782,7 @@ void shadow_drop_page(struct window *w, uint32_t page)
 	run_finish(&r);
 }
 
-static void check_page(struct run *r, uint32_t page)
+static enum sh_verdict check_page(struct run *r, uint32_t page)
 {
 	struct window *w = r->w;
 	struct mem *m = w->m;
@@ -722,19 +792,20 @@ static void check_page(struct run *r, uint32_t page)
 	struct leaf l;
 
 	if (!sl->filled)
-		return;
+		return SH_KEEP;
 	sl->sh[i] &= ~SH_QUEUED;
 	if (sl->doomed || !(sl->sh[i] & (SH_MAPPED | SH_CODE)))
-		return;
+		return SH_KEEP;
 	l = leaf_read(m, sl, i);
 	verdict = sh_judge(w, sl->sh[i], &l);
 	if (verdict == SH_KEEP) {
 		note_wp0(w, sl->sh[i], &l);
-		return;
+		return verdict;
 	}
 	run_add(r, verdict, page);
 	if (verdict == SH_DROP && w == m->user && l.ok && l.user)
 		pend(w, page);
+	return verdict;
 }
 
 static void check_slot(struct window *w, uint32_t slot)
@@ -788,4 +859,73 @@ void queue_apply(struct window *w)
 		}
 	}
 	run_finish(&r);
+}
+
+/* ------------------------------------------------------------------ a flush */
+
+/* Looks at every page of the list. Those that are neither mapped nor code any more leave it. */
+static void loose_check(struct window *w)
+{
+	struct run r = {.w = w};
+	const struct mem *m = w->m;
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < w->n_loose; i++) {
+		struct loose *l = &w->loose[i];
+		struct slot *sl = &w->slots[l->page >> m->slot_shift];
+		const uint32_t index = l->page & (m->slot_pages - 1);
+		const uint64_t pte = entry_get(m, sl->pt_gfn, index);
+		uint32_t *e = &sl->sh[index];
+
+		sl->looks++;
+		if (!(*e & (SH_MAPPED | SH_CODE))) {
+			*e &= ~SH_LOOSE;
+			continue;
+		}
+		if (pte != l->pte || *e != l->e) {
+			l->pte = pte;
+			l->e = check_page(&r, l->page) == SH_KEEP ? *e : 0;
+		}
+		w->loose[kept++] = *l;
+	}
+	w->n_loose = kept;
+	run_finish(&r);
+}
+
+/* Page tables that have been looked at so often that a trace would have cost less. */
+static void watch_busy(struct window *w)
+{
+	for (unsigned i = w->n_loose; i-- > 0;) {
+		const uint32_t slot = w->loose[i].page >> w->m->slot_shift;
+
+		if (w->slots[slot].looks < w->m->loose_looks || w->slots[slot].doomed)
+			continue;
+		slot_watch(w, slot);
+		if (i > w->n_loose)
+			i = w->n_loose;
+	}
+}
+
+void window_flush(struct window *w)
+{
+	if (w->n_loose) {
+		watch_busy(w);
+		loose_check(w);
+	}
+	queue_apply(w);
+}
+
+bool window_stale(const struct window *w)
+{
+	const struct mem *m = w->m;
+	bool stale = w->queued || w->queue_overflow;
+
+	for (unsigned i = 0; i < w->n_loose && !stale; i++) {
+		const struct slot *sl = &w->slots[w->loose[i].page >> m->slot_shift];
+		const uint32_t k = w->loose[i].page & (m->slot_pages - 1);
+		const struct leaf l = leaf_read(m, sl, k);
+
+		stale = sl->sh[k] & (SH_MAPPED | SH_CODE) && sh_judge(w, sl->sh[k], &l) != SH_KEEP;
+	}
+	return stale;
 }

@@ -94,7 +94,9 @@ static struct window *space_find(struct vcpu *c)
 		*head = w;
 		/* Where the last address space has its user pages. The supervisor window is not known yet. */
 		for (unsigned i = 0; i < 1024; i++)
-			slot_base_set(w, i, m->user && m->user->kind == WIN_USER && m->user->bases[i] == m->user->base);
+			slot_base_set(w, i,
+				      m->user && m->user->kind == WIN_USER &&
+					      m->user->bases[i] == m->user->base);
 		for (unsigned q = 0; q < 4; q++)
 			set_directory(w, q, directory_gfn(c, q));
 	} else if (m->mode.pae) {
@@ -287,13 +289,13 @@ void space_select(struct vcpu *c)
 	}
 	w->stamp = ++m->clock;
 	w->foreign_writes = 0;
-	queue_apply(w);
+	window_flush(w);
 	if (!w->super || !w->super_ok || w->super_version != w->super->version)
 		super_select(w);
 	m->super = w->super;
 	m->super->stamp = m->clock;
 	m->super->foreign_writes = 0;
-	queue_apply(m->super);
+	window_flush(m->super);
 	if (m->n_super > 1 && m->clock % 256 == 0)
 		drop_stale_super(m);
 	host_relieve(m);
@@ -304,8 +306,8 @@ static void apply_current(struct mem *m)
 {
 	if (!m->enabled || !m->mode.paging)
 		return;
-	queue_apply(m->user);
-	queue_apply(m->super);
+	window_flush(m->user);
+	window_flush(m->super);
 }
 
 void mem_sync(struct vcpu *c)
@@ -315,8 +317,7 @@ void mem_sync(struct vcpu *c)
 
 bool mem_stale(const struct mem *m)
 {
-	return m->enabled && (m->user->queued || m->user->queue_overflow || m->super->queued ||
-			      m->super->queue_overflow);
+	return m->enabled && (window_stale(m->user) || window_stale(m->super));
 }
 
 void mem_flush_page(struct vcpu *c, uint32_t lin)

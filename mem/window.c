@@ -92,6 +92,7 @@ int mem_enable_windows(struct mem *m, char *err, size_t errlen)
 		m->vma_budget = max_maps > 10000 ? max_maps - 5000 : max_maps / 2;
 	m->sh_max = SHADOW_TABLES;
 	m->queue_max = QUEUE_MAX;
+	m->loose_looks = LOOSE_LOOKS;
 	m->mode = (struct paging_mode){.a20 = 0xffffffffu};
 	m->n_slots = 1024;
 	m->slot_pages = 1024;
@@ -366,6 +367,17 @@ static enum mem_fault map_page(struct window *w, uint32_t page, const struct wal
 										: MEM_FAULT_EMULATE;
 }
 
+/* The store that makes the page present will be seen only if its table is watched; else the page is looked at
+ * on the way out of the kernel all the same. */
+static void true_fault(struct mem *m, uint32_t page)
+{
+	const struct slot *sl = &m->user->slots[page >> m->slot_shift];
+
+	m->last_true = page;
+	if (sl->filled && !sl->large && !sl->watched)
+		pend(m->user, page);
+}
+
 enum mem_fault mem_window_fault(struct vcpu *c, struct window *w, uint64_t lin64, bool write)
 {
 	struct mem *m = w->m;
@@ -382,7 +394,7 @@ enum mem_fault mem_window_fault(struct vcpu *c, struct window *w, uint64_t lin64
 		mem_map_pending(m);
 	if (mem_walk(c, lin, (write ? ACC_WRITE : ACC_READ) | (user ? ACC_USER : 0), &walk) < 0) {
 		m->stats.true_faults++;
-		m->last_true = page;
+		true_fault(m, page);
 		return MEM_FAULT_GUEST;
 	}
 	if (walk.user && w->kind == WIN_SUPER) {
@@ -469,7 +481,8 @@ void mem_window_note_code(struct vcpu *c, struct window *w, uint32_t lin)
 
 	if (w->kind == WIN_PHYS || !window_current(w))
 		return;
-	if (sl->filled && !sl->doomed && !sl->queued && (sl->sh[index] & (SH_CODE | SH_QUEUED)) == SH_CODE)
+	if (sl->filled && !sl->doomed && !sl->queued && (sl->sh[index] & (SH_CODE | SH_QUEUED)) == SH_CODE &&
+	    (sl->watched || leaf_read(m, sl, index).gfn == sl->sh[index] >> PAGE_SHIFT))
 		return;
 	/* A fetch from here has succeeded, so this does and A is set; unless the fetch went through a stale
 	 * TLB entry, and then the guest's flush will bring us here again. */
@@ -482,13 +495,15 @@ void mem_window_note_code(struct vcpu *c, struct window *w, uint32_t lin)
 	sl = slot_open(w, slot, space_pde(m, m->user, slot));
 	if (!sl)
 		return;
+	slot_make_room(w, slot, 1);
 	gfn = (uint32_t)(walk.gpa >> PAGE_SHIFT);
 	if (sl->sh[index] >> PAGE_SHIFT != gfn && (sl->sh[index] & (SH_MAPPED | SH_CODE)))
 		shadow_drop_page(w, page); /* what the guest had here before and has not flushed */
-	sl->sh[index] =
-		(sl->sh[index] >> PAGE_SHIFT == gfn ? sl->sh[index]
-						    : gfn << PAGE_SHIFT | (sl->sh[index] & SH_QUEUED)) |
-		SH_CODE;
+	sl->sh[index] = (sl->sh[index] >> PAGE_SHIFT == gfn
+				 ? sl->sh[index]
+				 : gfn << PAGE_SHIFT | (sl->sh[index] & (SH_QUEUED | SH_LOOSE))) |
+			SH_CODE;
+	loose_add(w, page);
 }
 
 /* ------------------------------------------------------------------ questions */

@@ -88,12 +88,12 @@ static void test_coalescing(void **state)
 
 /* Not present to present: mapped without a hidden fault, the user page that faulted once mem_map_pending is
  * called. */
-static void test_eager(void **state)
+static void eager(uint32_t loose_looks)
 {
 	struct guest *g = guest_new(8u << 20);
 	uint32_t v;
 
-	(void)state;
+	g->m->loose_looks = loose_looks;
 	put32(g, 0x10000, 0x11000 | USER);
 	put32(g, 0x11000, 0x200000 | USER);
 	put32(g, 0x11004, 0x201000 | KERNEL);
@@ -111,7 +111,7 @@ static void test_eager(void **state)
 	assert_int_equal(access_window(g, mem_window_user(g->m), 0x3000, true, &v), GUEST_FAULT);
 	put32(g, 0x1100c, 0x203000 | USER | PTE_A | PTE_D);
 	put32(g, 0x11014, 0x20f000 | USER | PTE_A | PTE_D);
-	assert_int_equal(mem_view(g->m)->pending, 2);
+	assert_int_equal(mem_view(g->m)->pending, loose_looks ? 1 : 2);
 	mem_map_pending(g->m);
 	assert_int_equal(mem_view(g->m)->pending, 0);
 	assert_int_equal(access_window(g, mem_window_user(g->m), 0x3000, true, &v), DONE);
@@ -128,6 +128,13 @@ static void test_eager(void **state)
 	assert_int_equal(get32(g, 0x204000), 77);
 	assert_coherent(g);
 	guest_free(g);
+}
+
+static void test_eager(void **state)
+{
+	(void)state;
+	eager(0);
+	eager(LOOSE_LOOKS);
 }
 
 /* D is set by the first write, not before; clearing A or D takes effect at the flush. */
@@ -417,6 +424,7 @@ static void test_freed_tables(void **state)
 	uint32_t v;
 
 	(void)state;
+	g->m->loose_looks = 0;
 	memset(junk, 0x5a, sizeof junk);
 	for (uint32_t i = 0; i < 2; i++) {
 		put32(g, 0x10000 + i * 0x10000, (0x11000 + i * 0x10000) | USER);
@@ -443,6 +451,135 @@ static void test_freed_tables(void **state)
 	assert_coherent(g);
 	mem_load_cr3(&g->c);
 	assert_int_equal(access_window(g, mem_window_user(g->m), 0, false, &v), GUEST_FAULT);
+	assert_coherent(g);
+	guest_free(g);
+}
+
+/* A page table that is new to a user window is not traced. What the guest lowers there serves until it
+ * flushes, as in a TLB, and no longer. */
+static void test_unwatched(void **state)
+{
+	const uint32_t rw = USER | PTE_A | PTE_D, ro = rw & ~PTE_RW;
+	struct guest *g = guest_new(8u << 20);
+	struct window *w;
+	uint32_t v = 1;
+
+	(void)state;
+	put32(g, 0x10000, 0x11000 | USER);
+	for (uint32_t i = 0; i < 4; i++)
+		put32(g, 0x11000 + i * 4, (0x200000 + (i << 12)) | USER);
+	paging_on(g, 0x10000, 0);
+	g->c.cpl = 3;
+	w = mem_window_user(g->m);
+	for (uint32_t i = 0; i < 4; i++)
+		assert_int_equal(access_window(g, w, i << 12, true, &v), DONE);
+	assert_int_equal(mem_traced(g->m, 0x11000), 0);
+	assert_coherent(g);
+
+	put32(g, 0x11000, 0);
+	put32(g, 0x11004, 0x201000 | ro);
+	put32(g, 0x11008, 0x207000 | rw);
+	assert_true(mem_stale(g->m));
+	v = 2;
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(access_window(g, w, i << 12, true, &v), DONE);
+	assert_int_equal(get32(g, 0x202000), 2);
+	mem_flush_page(&g->c, 0x5000);
+	assert_false(mem_stale(g->m));
+	v = 3;
+	assert_int_equal(access_window(g, w, 0x0000, false, &v), GUEST_FAULT);
+	v = 3;
+	assert_int_equal(access_window(g, w, 0x1000, true, &v), GUEST_FAULT);
+	assert_int_equal(access_window(g, w, 0x2000, true, &v), DONE);
+	assert_int_equal(get32(g, 0x202000), 2);
+	assert_int_equal(get32(g, 0x207000), 3);
+	assert_coherent(g);
+
+	/* The right to write given, taken, given and taken: what an earlier flush found says nothing. */
+	for (unsigned round = 0; round < 4; round++) {
+		put32(g, 0x11004, 0x201000 | rw);
+		assert_int_equal(access_window(g, w, 0x1000, true, &v), DONE);
+		put32(g, 0x11004, 0x201000 | ro);
+		mem_flush_page(&g->c, 0x1000);
+		assert_int_equal(access_window(g, w, 0x1000, true, &v), GUEST_FAULT);
+		assert_coherent(g);
+	}
+	guest_free(g);
+}
+
+/* Looked at often, it comes under trace; what had been lowered before that and not flushed goes at the flush.
+ */
+static void test_unwatched_long(void **state)
+{
+	struct guest *g = guest_new(8u << 20);
+	uint32_t v = 1;
+
+	(void)state;
+	put32(g, 0x10000, 0x11000 | USER);
+	put32(g, 0x11008, 0x200000 | USER);
+	paging_on(g, 0x10000, 0);
+	g->c.cpl = 3;
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x2000, true, &v), DONE);
+	for (unsigned i = 0; i < LOOSE_LOOKS; i++) {
+		assert_int_equal(mem_traced(g->m, 0x11000), 0);
+		mem_load_cr3(&g->c);
+	}
+	put32(g, 0x11008, 0);
+	mem_load_cr3(&g->c);
+	assert_int_equal(mem_traced(g->m, 0x11000), TRACE_PT);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 0x2000, false, &v), GUEST_FAULT);
+	assert_coherent(g);
+	guest_free(g);
+}
+
+/* So many pages that the list of those to be looked at would overflow. */
+static void test_unwatched_many(void **state)
+{
+	struct guest *g = guest_new(16u << 20);
+	uint32_t v = 1;
+
+	(void)state;
+	put32(g, 0x10000, 0x11000 | USER);
+	for (uint32_t i = 0; i < 1024; i++) /* no two neighbours lie side by side in memory */
+		put32(g, 0x11000 + i * 4, (0x200000 + ((i * 5 & 0x3ff) << 12)) | USER);
+	paging_on(g, 0x10000, 0);
+	g->c.cpl = 3;
+	for (uint32_t i = 0; i < 700; i++) {
+		assert_int_equal(access_window(g, mem_window_user(g->m), i << 12, true, &v), DONE);
+		if (i % 50 == 0)
+			assert_coherent(g);
+		if (i == 100)
+			put32(g, 0x11000 + 7 * 4, 0);
+	}
+	assert_int_equal(mem_traced(g->m, 0x11000), TRACE_PT);
+	mem_load_cr3(&g->c);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 7 << 12, false, &v), GUEST_FAULT);
+	assert_int_equal(access_window(g, mem_window_user(g->m), 8 << 12, false, &v), DONE);
+	assert_coherent(g);
+	guest_free(g);
+}
+
+/* Code that ran from another frame before the guest flushed, and then from the first again. */
+static void test_unwatched_code(void **state)
+{
+	const struct mem_ops ops = {.code_unmapped = on_code_unmapped};
+	struct guest *g = guest_new(8u << 20);
+
+	(void)state;
+	mem_set_ops(g->m, &ops, NULL);
+	put32(g, 0x10000, 0x11000 | USER);
+	put32(g, 0x11004, 0x201000 | USER);
+	paging_on(g, 0x10000, 0);
+	g->c.cpl = 3;
+	mem_window_note_code(&g->c, mem_window_user(g->m), 0x1000);
+	mem_load_cr3(&g->c);
+	unmapped.calls = 0;
+	put32(g, 0x11004, 0x202000 | USER | PTE_A);
+	mem_window_note_code(&g->c, mem_window_user(g->m), 0x1000);
+	assert_int_equal(unmapped.calls, 1);
+	put32(g, 0x11004, 0x201000 | USER | PTE_A);
+	mem_load_cr3(&g->c);
+	assert_int_equal(unmapped.calls, 2);
 	assert_coherent(g);
 	guest_free(g);
 }
@@ -764,6 +901,10 @@ int main(void)
 		cmocka_unit_test(test_patching_directory),
 		cmocka_unit_test(test_stale_super),
 		cmocka_unit_test(test_freed_tables),
+		cmocka_unit_test(test_unwatched),
+		cmocka_unit_test(test_unwatched_long),
+		cmocka_unit_test(test_unwatched_many),
+		cmocka_unit_test(test_unwatched_code),
 		cmocka_unit_test(test_large_pages),
 		cmocka_unit_test(test_write_protect),
 		cmocka_unit_test(test_missed),

@@ -730,7 +730,8 @@ static void do_access(void)
 		break;
 	case EMULATED_TRACED:
 		CHECK(!x.fault, "%08x: emulated where the model sees a fault", lin);
-		check_code_written(check_written(lin, user, v), 4); /* the software TLB's answer may be stale */
+		check_code_written(check_written(lin, user, v),
+				   4); /* the software TLB's answer may be stale */
 		break;
 	case EMULATE: {
 		/* reasons: CR0.WP clear and a read-only user page; tables outside RAM; the host refusing */
@@ -985,6 +986,7 @@ static void setup(uint64_t seed)
 		t.m->sh_max = 80;
 	if (seed % 3 == 1)
 		t.m->queue_max = 2;
+	t.m->loose_looks = (const uint32_t[]){LOOSE_LOOKS, 0, 40, 3}[seed % 4];
 	do_mode();
 	load_space(0);
 }
