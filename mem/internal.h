@@ -387,11 +387,21 @@ void queue_page(struct window *w, uint32_t page);
 void queue_slot(struct window *w, uint32_t slot);
 void queue_apply(struct window *w);
 void loose_add(struct window *w, uint32_t page);
-void slot_make_room(struct window *w, uint32_t slot,
-		    uint32_t pages);	   /* for pages more in loose, if it needs it */
-void window_flush(struct window *w);	   /* the guest flushes: whatever it has lowered goes */
-bool window_stale(const struct window *w); /* such a flush would take something away */
+/* For so many pages more in loose, if the slot's go there. */
+void slot_make_room(struct window *w, uint32_t slot, uint32_t pages);
+void loose_apply(struct window *w);
 void pend(struct window *w, uint32_t page);
+
+/* The guest flushes: whatever it has lowered goes. */
+static inline void window_flush(struct window *w)
+{
+	if (w->n_loose)
+		loose_apply(w);
+	if (w->queued)
+		queue_apply(w);
+}
+
+bool window_stale(const struct window *w); /* such a flush would take something away */
 
 static inline bool window_current(const struct window *w)
 {

@@ -906,13 +906,10 @@ static void watch_busy(struct window *w)
 	}
 }
 
-void window_flush(struct window *w)
+void loose_apply(struct window *w)
 {
-	if (w->n_loose) {
-		watch_busy(w);
-		loose_check(w);
-	}
-	queue_apply(w);
+	watch_busy(w);
+	loose_check(w);
 }
 
 bool window_stale(const struct window *w)
