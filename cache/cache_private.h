@@ -25,6 +25,8 @@
 void cache_put_miss_jump(struct cache *k, uint32_t at);
 void rets_add(struct cache *k, struct block *b);
 void rets_remove(struct cache *k, struct block *b);
+/* It goes on through the table, so that no slot may lead to it. */
+bool ret_by_table(const struct ret_point *r);
 /* Forgets that other pages may lead to b. */
 void cross_remove(struct cache *k, struct block *b);
 int space_init_tables(struct cache *k);

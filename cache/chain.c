@@ -74,6 +74,30 @@ void cache_unchain(struct cache *k, struct exit_link *e)
 	k->stats.unchains++;
 }
 
+/* A return point that is no more than this exit. */
+static bool is_ret(const struct ret_point *r, const struct exit_link *e)
+{
+	return e->patch == r->at + 1;
+}
+
+bool ret_by_table(const struct ret_point *r)
+{
+	for (unsigned i = 0; i < r->b->nexits; i++)
+		if (is_ret(r, &r->b->exits[i]))
+			return r->b->exits[i].by_table;
+	return false;
+}
+
+/* What the exit finds in the table shall not be the exit. */
+static void detach_rets(struct cache *k, const struct exit_link *e)
+{
+	const struct block *b = e->from;
+
+	for (unsigned i = 0; i < b->nrets; i++)
+		if (is_ret(&b->rets[i], e))
+			space_redirect(k, b->mode, e->target, b->rets[i].at, CACHE_MISS_STUB);
+}
+
 void cache_exit_by_table(struct cache *k, struct exit_link *e)
 {
 	const uint32_t bytes = 6 + CACHE_TABLE_JUMP;
@@ -87,6 +111,7 @@ void cache_exit_by_table(struct cache *k, struct exit_link *e)
 	cache_table_jump(k->rw + k->cold + 6, false);
 	put_rel32(k, cache_stub(k, e), 0xe9, k->cold);
 	e->by_table = true;
+	detach_rets(k, e);
 }
 
 void cache_put_stub(struct cache *k, const struct exit_link *e)

@@ -152,7 +152,7 @@ void cache_table_set(struct cache *k, struct space *s, const struct block *b)
 		if (s->logged <= CACHE_SLOT_LOG)
 			s->logged++;
 	}
-	*slot = slot_of(k, ret ? ret->at : b->host);
+	*slot = slot_of(k, ret && !ret_by_table(ret) ? ret->at : b->host);
 	k->stats.table_fills++;
 }
 

@@ -35,6 +35,8 @@ MUTANTS = [
      "\t\tdrop_entry(k, e);\n", "\t\tif (!e->valid)\n\t\t\tdrop_entry(k, e);\n", "unit.cache|guest.branches|guest.smc"),
     ("return-to-straddler", "the way to a straddler leads back to where it comes from", "cache/space.c",
      "b->len2 ? NULL : cache_ret_point", "cache_ret_point", "guest.branches"),
+    ("return-point-in-a-circle", "the same where the second page is missing for the moment", "cache/space.c",
+     "ret && !ret_by_table(ret) ? ret->at", "ret ? ret->at", "unit.cache|guest.spaces"),
     ("accessed-bit-lost", "A of a directory entry is not set", "mem/walk.c",
      "\t\tif (!(acc & ACC_PEEK))\n\t\t\tentry_set(m, out->pde_gpa, PTE_A);\n", "", "unit.mem|guest.paging"),
     ("dirty-bit-lost", "windows let a store pass before D is set", "mem/shadow.c",

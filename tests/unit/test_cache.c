@@ -25,6 +25,8 @@ static bool always(void *opaque, const struct block *b)
 	return true;
 }
 
+static uint64_t second_gpa = 0x9000; /* 0: there is no such page */
+
 static struct block *make(uint64_t gpa, uint32_t eip, const char *bytes, size_t len, bool cross)
 {
 	static uint8_t page[4096];
@@ -33,8 +35,8 @@ static struct block *make(uint64_t gpa, uint32_t eip, const char *bytes, size_t 
 				       .eip = eip,
 				       .code = page + (eip & 0xfff),
 				       .avail = 4096 - (eip & 0xfff),
-				       .second = second,
-				       .second_gpa = 0x9000,
+				       .second = second_gpa ? second : NULL,
+				       .second_gpa = second_gpa,
 				       .chain_cross = cross};
 
 	memset(page, 0xf4, sizeof page);
@@ -77,6 +79,7 @@ static int empty(void **state)
 {
 	(void)state;
 	cache_flush(&k);
+	second_gpa = 0x9000;
 	return 0;
 }
 
@@ -287,6 +290,44 @@ static void returns_to_what_was_there(void **state)
 	other->table[0x1005] = 0;
 }
 
+/* A call whose return point is a jump to a straddler, which goes through the table: the slot must not lead
+ * back to it, neither in a space where the second page is missing nor where something else stood there
+ * before. */
+static void returns_to_straddlers(void **state)
+{
+	struct space *s = cache_space(&k, 7, 0, NULL), *other = cache_space(&k, 8, 0, NULL);
+
+	(void)state;
+	second_gpa = 0;
+	struct block *a = make(0x1ff8, 0x5ff8, "\xe8\x03\xf0\xff\xff\x05\x01\x01", 8, false);
+	struct block *before = make(0x1ffd, 0x5ffd, "\xc3", 1, false);
+	assert_int_equal(a->nrets, 1);
+	assert_int_equal(a->len, 5);
+	struct exit_link *way = NULL;
+	for (unsigned i = 0; i < a->nexits; i++)
+		if (a->exits[i].target == 0x5ffd)
+			way = &a->exits[i];
+	assert_non_null(way);
+	cache_table_set(&k, s, before);
+	cache_table_set(&k, other, before);
+	assert_int_equal(slot(s, 0x5ffd), a->rets[0].at);
+	cache_drop(&k, before);
+
+	second_gpa = 0x9000;
+	struct block *straddling = make(0x1ffd, 0x5ffd, "\x05\x01", 2, false);
+	assert_true(straddling->len2);
+	cache_exit_by_table(&k, way);
+	assert_int_equal(slot(other, 0x5ffd), CACHE_MISS_STUB);
+	cache_table_set(&k, s, straddling);
+	assert_int_equal(slot(s, 0x5ffd), straddling->host);
+
+	second_gpa = 0;
+	struct block *missing = make(0x1ffd, 0x5ffd, "\x05\x01\x01", 3, false);
+	assert_false(missing->len2);
+	cache_table_set(&k, other, missing);
+	assert_int_equal(slot(other, 0x5ffd), missing->host);
+}
+
 static void entries(void **state)
 {
 	/* inc eax; mov ecx, 1; mov edx, 2; push ecx; push edx; ret */
@@ -383,6 +424,7 @@ int main(void)
 		cmocka_unit_test_setup(tables_overflow, empty),
 		cmocka_unit_test_setup(returns, empty),
 		cmocka_unit_test_setup(returns_to_what_was_there, empty),
+		cmocka_unit_test_setup(returns_to_straddlers, empty),
 		cmocka_unit_test_setup(entries, empty),
 		cmocka_unit_test_setup(entry_at_an_exit_is_dropped, empty),
 		cmocka_unit_test_setup(no_entries_into_straddlers, empty),
