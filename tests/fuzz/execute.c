@@ -490,12 +490,13 @@ enum verdict execute_case(const struct fuzz_case *k, bool lockstep, char *what, 
 	run_case(&bt, k, ACCEL_BT, 0, interp.status == STATUS_OVER ? BRIEF_NS : LONG_NS);
 	v = judge(k, &interp, &bt, what, len);
 	end_run(&bt);
-	/* Where what a TLB holds decides, lockstep's excuses do not cover everything. */
+	/* Where what a TLB holds decides, lockstep's excuses do not cover everything; the outcome may be the
+	 * same all the same. */
 	if (lockstep && v != VERDICT_TLB && !verdict_is_finding(v)) {
 		run_case(&verify, k, ACCEL_BT, 1, interp.status == STATUS_OVER ? BRIEF_NS : LONG_NS);
 		if (verify.status == EXIT_INTERNAL) {
 			snprintf(what, len, "in lockstep; the report is above");
-			v = VERDICT_INTERNAL;
+			v = depends_on_tlb(k, &interp) ? VERDICT_TLB : VERDICT_INTERNAL;
 		}
 		end_run(&verify);
 	}
