@@ -134,7 +134,11 @@ static void table_fill(const struct cache *k, struct space *s, uint32_t eip)
 
 void cache_table_prepare(struct cache *k, struct space *s, uint32_t eip)
 {
-	if (!s->table[eip])
+	uint32_t *slot = &s->table[eip];
+
+	/* Reading first would make the host map its page of zeros, and fault again for the store. */
+	__asm__ volatile("orl $0, %0" : "+m"(*slot));
+	if (!*slot)
 		table_fill(k, s, eip);
 }
 
@@ -144,8 +148,7 @@ void cache_table_set(struct cache *k, struct space *s, const struct block *b)
 	const struct ret_point *ret = b->len2 ? NULL : cache_ret_point(k, b->gpa, b->eip, b->mode);
 	uint32_t *slot = &s->table[b->eip];
 
-	if (!*slot)
-		table_fill(k, s, b->eip);
+	cache_table_prepare(k, s, b->eip);
 	if (*slot == cache_miss(k)) {
 		if (s->logged < CACHE_SLOT_LOG)
 			s->log[s->logged] = b->eip;
