@@ -310,23 +310,44 @@ static bool is_vector_prefix(const uint8_t *p, unsigned avail)
 
 /* ------------------------------------------------------------------ what was decoded before
  *
- * Of an instruction with at most one prefix, this prefix, opcode, ModRM and SIB determine everything but the
- * values of displacement and immediate. So what Zydis made of these bytes once (the pattern) holds for every
- * instruction that begins with them, in 32-bit code.
+ * Of an instruction with at most one prefix, this prefix, opcode, and what of ModRM and SIB says which
+ * instruction and how long it is, determine everything but the numbers of registers and the values of
+ * displacement and immediate. So what Zydis made of one such instruction (the pattern) holds for all that are
+ * alike, in 32-bit code.
  */
 
 #define PATTERNS 2048u /* a power of two */
 
 struct pattern {
-	uint64_t key; /* prefix, opcode, ModRM, SIB; 0 (which would be an ADD to a byte): none */
+	uint64_t key; /* prefix, opcode, what matters of ModRM; 0 (which would be an ADD to a byte): none */
 	bool imm_signed;
-	struct insn insn; /* flags as the tables have them; raw, disp and imm are another's */
+	struct insn insn; /* flags as the tables have them; raw, registers, disp and imm are another's */
 };
 
-enum shape { SHAPE_UNKNOWN, SHAPE_NO_MODRM, SHAPE_MODRM };
+/* What of ModRM chooses the instruction: all of it, mod and reg, or mod alone. */
+enum shape { SHAPE_UNKNOWN, SHAPE_NO_MODRM, SHAPE_WHOLE, SHAPE_GROUP, SHAPE_PLAIN };
 
 static struct pattern patterns[PATTERNS];
 static uint8_t shapes[2][256]; /* enum shape of each opcode of the first two maps */
+
+static enum shape shape_of(const struct insn *o)
+{
+	static const uint8_t whole2[] = {0x00, 0x01, 0x0d, 0x20, 0x21, 0x22, 0x23, 0xae, 0xc7};
+	const uint8_t op = o->opcode;
+
+	if (!o->has_modrm)
+		return SHAPE_NO_MODRM;
+	if (o->opmap == 0) {
+		if ((op & 0xf8) == 0xd8 || op == 0xc6 || op == 0xc7) /* x87, xabort, xbegin */
+			return SHAPE_WHOLE;
+		return op < 0x40 || (op >= 0x84 && op <= 0x8b) || op == 0x8d ? SHAPE_PLAIN : SHAPE_GROUP;
+	}
+	for (unsigned i = 0; i < sizeof whole2; i++)
+		if (op == whole2[i])
+			return SHAPE_WHOLE;
+	return (op & 0xf0) == 0x40 || (op & 0xfe) == 0xb6 || (op & 0xfe) == 0xbe || op == 0xaf ? SHAPE_PLAIN
+											       : SHAPE_GROUP;
+}
 
 static bool is_prefix(uint8_t b)
 {
@@ -346,20 +367,40 @@ static uint64_t low_bytes(unsigned n)
 	return n >= 8 ? ~0ull : (1ull << 8 * n) - 1;
 }
 
-/* The bytes of p that choose the pattern, or 0 if it cannot have one. At least 8 can be read. */
+/* ModRM, with the SIB byte behind it, without the registers: rm 0 stands for all that have neither SIB nor a
+ * displacement that mod does not tell, 4 and 5 remain, 6 is a SIB byte with a displacement instead of a base.
+ */
+static uint8_t modrm_form(const uint8_t *p, enum shape shape)
+{
+	const uint8_t mod = p[0] & 0xc0, rm = p[0] & 7;
+	uint8_t form = p[0] & (shape == SHAPE_PLAIN ? 0xc0 : 0xf8);
+
+	if (mod == 0xc0)
+		return form;
+	if (rm == 4)
+		form |= mod == 0 && (p[1] & 7) == 5 ? 6 : 4;
+	else if (rm == 5 && mod == 0)
+		form |= 5;
+	return form;
+}
+
+/* What chooses the pattern of the instruction at p, or 0 if it cannot have one. At least 8 bytes can be read.
+ */
 static uint64_t pattern_key(const uint8_t *p)
 {
 	unsigned n = is_prefix(p[0]);
 	const bool two = p[n] == 0x0f;
-	uint8_t shape;
+	enum shape shape;
 
 	n += two;
 	shape = shapes[two][p[n++]];
 	if (shape == SHAPE_UNKNOWN || p[0] == 0x67)
 		return 0;
-	if (shape == SHAPE_MODRM)
+	if (shape == SHAPE_WHOLE)
 		n += 1 + (p[n] < 0xc0 && (p[n] & 7) == 4);
-	return bytes_of(p) & low_bytes(n);
+	if (shape <= SHAPE_WHOLE)
+		return bytes_of(p) & low_bytes(n);
+	return (bytes_of(p) & low_bytes(n)) | (uint64_t)modrm_form(p + n, shape) << 8 * n;
 }
 
 static struct pattern *pattern_of(uint64_t key)
@@ -390,6 +431,23 @@ static uint32_t field(const uint8_t *p, unsigned n, bool is_signed)
 	return v | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
+/* The registers of ModRM and SIB, in what was copied from a pattern. */
+static void take_registers(struct insn *o)
+{
+	const uint8_t modrm = o->raw[o->modrm_off];
+
+	o->reg = modrm >> 3 & 7;
+	o->rm = modrm & 7;
+	if (!o->has_mem)
+		return;
+	o->seg = DS;
+	o->base = o->index = -1;
+	o->scale = 1;
+	mem_operand32(o);
+	if (o->segover >= 0)
+		o->seg = (uint8_t)o->segover;
+}
+
 /* 15 bytes at p can be read. False: no pattern is known. */
 static bool decode_by_pattern(const uint8_t *p, struct insn *out)
 {
@@ -400,6 +458,8 @@ static bool decode_by_pattern(const uint8_t *p, struct insn *out)
 		return false;
 	*out = t->insn;
 	copy_raw(out, p);
+	if (out->has_modrm)
+		take_registers(out);
 	if (out->disp_size)
 		out->disp = (int32_t)field(p + out->disp_off, out->disp_size, true);
 	if (out->imm_size)
@@ -416,7 +476,7 @@ static void pattern_learn(const uint8_t *p, const struct insn *o, const ZydisDec
 
 	if (o->nprefix > 1 || o->opmap > 1 || o->imm2_size)
 		return;
-	shapes[o->opmap][o->opcode] = o->has_modrm ? SHAPE_MODRM : SHAPE_NO_MODRM;
+	shapes[o->opmap][o->opcode] = (uint8_t)shape_of(o);
 	key = pattern_key(p);
 	t = pattern_of(key);
 	if (!key)

@@ -461,30 +461,39 @@ static void compare_remembered(const uint8_t *begin, unsigned n, uint32_t *seed)
 		fail_msg("%02x %02x %02x %02x %02x ... decodes otherwise", p[0], p[1], p[2], p[3], p[4]);
 }
 
-/* Every opcode of the first two maps with every ModRM and some SIBs, twice; with each prefix too. */
+/* op: the map in bit 16, opcode, ModRM. */
+static void compare_opcode(uint8_t prefix, unsigned op, uint32_t *seed)
+{
+	static const uint8_t sibs[] = {0x25, 0x65, 0xe4, 0x8d};
+	uint8_t p[5];
+	unsigned n = 0;
+
+	if (prefix)
+		p[n++] = prefix;
+	if (op >> 16)
+		p[n++] = 0x0f;
+	p[n++] = (uint8_t)(op >> 8);
+	p[n++] = (uint8_t)op;
+	p[n] = sibs[*seed >> 30];
+	compare_remembered(p, n + 1, seed);
+	compare_remembered(p, n + 1, seed);
+}
+
+/* Every opcode of the first two maps with every ModRM and some SIBs, twice; with each prefix too. Once in
+ * order and once in none, so that what is remembered comes from another register, or another opcode with a
+ * like ModRM. */
 static void test_remembered(void **state)
 {
 	static const uint8_t prefixes[] = {0,	 0x26, 0x2e, 0x36, 0x3e, 0x64,
 					   0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3};
-	static const uint8_t sibs[] = {0x25, 0x65, 0xe4};
 	uint32_t seed = 1;
 
 	(void)state;
 	for (unsigned i = 0; i < sizeof prefixes; i++) {
-		for (unsigned op = 0; op < 2 * 65536; op += i && (op & 7) == 5 ? 3 : 1) {
-			uint8_t p[5];
-			unsigned n = 0;
-
-			if (prefixes[i])
-				p[n++] = prefixes[i];
-			if (op >> 16)
-				p[n++] = 0x0f;
-			p[n++] = (uint8_t)(op >> 8);
-			p[n++] = (uint8_t)op;
-			p[n] = sibs[op % 3];
-			compare_remembered(p, n + 1, &seed);
-			compare_remembered(p, n + 1, &seed);
-		}
+		for (unsigned op = 0; op < 2 * 65536; op += i && (op & 7) == 5 ? 3 : 1)
+			compare_opcode(prefixes[i], op, &seed);
+		for (unsigned k = 0; k < 2 * 65536; k++)
+			compare_opcode(prefixes[i], k * 40503u & 0x1ffff, &seed);
 	}
 }
 
