@@ -29,7 +29,7 @@ void translate_init(void)
 	translate_host.bmi2 = __builtin_cpu_supports("bmi2");
 }
 
-static struct reg_use reg_use(const struct insn *i)
+static struct reg_use reg_use_by_decoding(const struct insn *i)
 {
 	struct reg_use u = {0};
 	ZydisDecodedInstruction zi;
@@ -60,6 +60,38 @@ static struct reg_use reg_use(const struct insn *i)
 		}
 	}
 	return u;
+}
+
+/* The ModRM reg of instructions with a memory operand, for the commonest. */
+enum reg_kind { REG_ASK, REG_NONE, REG_BYTE, REG_WIDE };
+
+static enum reg_kind reg_kind(const struct insn *i)
+{
+	const uint8_t op = i->opcode;
+
+	if (i->opmap == 0) {
+		if (op < 0x40 || (op >= 0x84 && op <= 0x8b)) /* arithmetic, test, xchg, mov */
+			return op & 1 ? REG_WIDE : REG_BYTE;
+		if (op >= 0x80 && op <= 0x83) /* arithmetic with an immediate: part of the opcode */
+			return REG_NONE;
+	}
+	if (i->opmap == 1 && ((op & 0xf0) == 0x40 || (op & 0xf6) == 0xb6)) /* cmov, movzx, movsx */
+		return REG_WIDE;
+	return REG_ASK;
+}
+
+static struct reg_use reg_use(const struct insn *i)
+{
+	const enum reg_kind kind = i->mod == 3 ? REG_ASK : reg_kind(i);
+
+	/* Without esp no REX is needed, so that ah to bh do no harm. */
+	if (i->mod == 3 && i->reg != ESP && i->rm != ESP)
+		return (struct reg_use){0};
+	if (i->mod != 3 && i->reg < 4)
+		return (struct reg_use){0};
+	if (kind == REG_ASK)
+		return reg_use_by_decoding(i);
+	return (struct reg_use){.high8 = kind == REG_BYTE, .reg_esp = kind == REG_WIDE && i->reg == ESP};
 }
 
 struct host_mem ident_ea(const struct tr *t, const struct insn *i)
@@ -205,10 +237,10 @@ bool ident_emit(struct tr *t, unsigned i)
 		em8(&t->e, 0xd7);
 		return true;
 	}
-	/* Registers 4-7 may be esp or ah..bh; only then is the full decode worth its time. */
-	if ((in->has_modrm && (in->reg >= 4 || (in->mod == 3 && in->rm >= 4))) ||
-	    (!in->has_modrm && (in->opcode & 7) >= 4))
+	if (in->has_modrm)
 		u = reg_use(in);
+	else if ((in->opcode & 7) == ESP)
+		u = reg_use_by_decoding(in);
 	if (!in->has_modrm) {
 		for (unsigned n = 0; n < nl; n++)
 			em8(&t->e, legacy[n]);

@@ -56,6 +56,7 @@ struct tr {
 	uint32_t cold; /* arena offset: cold code grows down from here */
 	struct insn insn[CACHE_MAX_INSNS];
 	uint8_t class[CACHE_MAX_INSNS];
+	uint8_t site[CACHE_MAX_INSNS];	    /* SITE_*, without SITE_TRAPPED */
 	uint32_t live[CACHE_MAX_INSNS + 1]; /* arithmetic flags that matter before instruction i */
 	unsigned n;
 	unsigned jccs, calls; /* so far */
@@ -92,7 +93,7 @@ static inline uint64_t tr_gpa(const struct tr *t, unsigned i)
 }
 static inline unsigned tr_site(const struct tr *t, unsigned i)
 {
-	return site_get(tr_gpa(t, i), t->rq->mode & MODE_USER) & ~SITE_TRAPPED;
+	return t->site[i];
 }
 static inline struct host_mem tr_vcpu(size_t offset)
 {
@@ -125,7 +126,7 @@ struct probe {
 	uint32_t slow[2]; /* of the jumps to be led to the callouts */
 	bool write[2];
 };
-bool probe_wanted(const struct tr *t, unsigned i); /* then r12 must be esp before and after */
+bool probe_wanted(const struct tr *t, unsigned i);	     /* then r12 must be esp before and after */
 void probe_begin(struct tr *t, unsigned i, struct probe *p); /* before the rule's code */
 void probe_end(struct tr *t, unsigned i, const struct probe *p);
 

@@ -190,6 +190,7 @@ static void decode_block(struct tr *t)
 		if (t->n && calls_elsewhere(t, at, in->len))
 			break;
 		t->b->side[t->n].guest = (uint8_t)at;
+		t->site[t->n] = (uint8_t)(site_get(rq->gpa + at, rq->mode & MODE_USER) & ~SITE_TRAPPED);
 		t->n++;
 		if (straddles && in->len > avail) {
 			t->b->gpa2 = rq->second_gpa;
