@@ -79,9 +79,11 @@ int cache_init(struct cache *k, uint32_t size, char *err, size_t errlen)
 	k->rets = map_or_null(RETS_SIZE * sizeof *k->rets, PROT_READ | PROT_WRITE, anon, -1);
 	k->spaces = map_or_null(MAX_SPACES * sizeof *k->spaces, PROT_READ | PROT_WRITE, anon, -1);
 	k->slot_logs = map_or_null(LOGS_BYTES, PROT_READ | PROT_WRITE, anon, -1);
+	k->recalled = map_or_null(RECALL_PAGES * sizeof *k->recalled, PROT_READ | PROT_WRITE, anon, -1);
+	k->recall_heads = map_or_null(RECALL_HEADS_BYTES, PROT_READ | PROT_WRITE, anon, -1);
 	if (!k->rw || !k->rx || !k->blocks || !k->entries || !k->sides || !k->exits || !k->hash ||
 	    !k->pages || !k->cross || !k->covered || !k->ret_points || !k->rets || !k->spaces ||
-	    !k->slot_logs)
+	    !k->slot_logs || !k->recalled || !k->recall_heads)
 		goto fail;
 	if (space_init_tables(k) < 0) {
 		snprintf(err, errlen,
@@ -118,6 +120,8 @@ void cache_destroy(struct cache *k)
 	munmap(k->rets, RETS_SIZE * sizeof *k->rets);
 	munmap(k->spaces, MAX_SPACES * sizeof *k->spaces);
 	munmap(k->slot_logs, LOGS_BYTES);
+	munmap(k->recalled, RECALL_PAGES * sizeof *k->recalled);
+	munmap(k->recall_heads, RECALL_HEADS_BYTES);
 }
 
 void cache_flush(struct cache *k)
@@ -139,6 +143,7 @@ void cache_flush(struct cache *k)
 	for (uint32_t i = 0; i < k->nspaces; i++)
 		if (k->spaces[i].used)
 			space_reset(k, &k->spaces[i]);
+	recall_forget_all(k);
 }
 
 bool cache_has_room(const struct cache *k, uint32_t bytes)

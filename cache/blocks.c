@@ -65,8 +65,10 @@ void rets_add(struct cache *k, struct block *b)
 		*slot = r;
 		const struct block *there =
 			cache_lookup(k, b->gpa + (r->eip - b->eip), r->eip, b->mode, no_straddler, NULL);
-		if (there)
+		if (there) {
 			space_redirect(k, b->mode, r->eip, there->host, r->at);
+			recall_redirect(k, b, r->eip, (uint32_t)(uintptr_t)k->rx + r->at);
+		}
 	}
 }
 
@@ -214,6 +216,7 @@ void cache_drop(struct cache *k, struct block *b)
 	for (struct block *e = b->entries; e; e = e->entry_next)
 		drop_entry(k, e);
 	rets_remove(k, b);
+	recall_drop(k, b);
 	poison_entries(k, b);
 	b->valid = false;
 	k->stats.blocks_dropped++;

@@ -106,19 +106,38 @@ struct block {
 	struct block *entry_next;
 };
 
+/* What is remembered of a page: which slots were set, and to what. Twelve lines of the CPU's cache, of which
+ * few are touched where few slots were set. */
+#define CACHE_RECALLED 123u
+struct recalled {
+	struct recalled *next; /* in cache.recall_heads */
+	uint32_t page, frame;  /* linear and guest-physical, by number */
+	uint32_t frame2;       /* that of the next page, for slots of straddlers; else NO_FRAME */
+	uint32_t mode;
+	uint16_t n;
+	uint16_t uses;		       /* how many spaces got it since it was empty */
+	uint16_t at[CACHE_RECALLED];   /* offsets in the page */
+	uint32_t host[CACHE_RECALLED]; /* host addresses */
+};
+
+#define CACHE_SEEN 64u
 struct space {
 	uint32_t window_id;
 	uint32_t mode;
 	bool used;
+	bool fleeting;
 	uint32_t *table; /* for each EIP the host address of its block, or cache_miss(), or 0, which traps */
 	uint32_t *log;	 /* the EIPs whose slots were set, for emptying the table; CACHE_SLOT_LOG of them */
 	uint32_t logged; /* more than CACHE_SLOT_LOG: it did not hold all */
 	uint64_t last_used;
+	/* By its number: of which page it has what is remembered, straddlers apart. One may push out another.
+	 */
+	struct recalled *seen[2][CACHE_SEEN];
 };
 
 struct cache_stats {
-	uint64_t blocks_made, blocks_dropped, chains, unchains, flushes, table_fills,
-		spaces_made, spaces_reset;
+	uint64_t blocks_made, blocks_dropped, chains, unchains, flushes, table_fills, spaces_made,
+		spaces_reset, slots_recalled;
 	uint64_t guest_insns, guest_bytes, ident_insns;
 	uint64_t host_bytes, cold_bytes; /* without the prologues of parts */
 	uint32_t blocks_now;
@@ -146,6 +165,9 @@ struct cache {
 	struct ret_point **rets; /* hash of the return address */
 	struct space *spaces;
 	uint32_t *slot_logs; /* CACHE_SLOT_LOG for each space */
+	struct recalled *recalled;
+	uint32_t nrecalled;
+	struct recalled **recall_heads; /* hash of page and frames */
 	uint32_t nspaces;
 	uint64_t clock;
 	uint32_t *empty_table; /* r14 after a kick: all slots lead to the miss handler */
@@ -235,10 +257,16 @@ void cache_unlink_exits(struct cache *k, struct block *b);
 void cache_cut_cross(struct cache *k, uint32_t lin, uint32_t pages);
 
 /* ---- spaces */
-/* The space of (window, mode), made or recycled as needed. Never fails. */
-struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, const struct space *keep);
+/* The space of (window, mode), made or recycled as needed. Never fails. fleeting: the window is an address
+ * space's that comes and goes; what its tables hold is remembered for the next. */
+struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, bool fleeting,
+			  const struct space *keep);
 /* Lets the slot of b's EIP lead to b: to its return point, if it is one. */
 void cache_table_set(struct cache *k, struct space *s, const struct block *b);
+/* At the first miss in a page of a fleeting space: sets the slots of this page that are remembered. gpa is
+ * where eip is mapped to, for fetches at this privilege; when that changes, cache_space_forget will be
+ * called. Returns where the slot of eip leads now; 0 if it is not among them, or this is not the first. */
+uint32_t cache_table_recall(struct cache *k, struct space *s, uint64_t gpa, uint32_t eip);
 /* There is code at eip now: jumps to it and to what is beside it shall not trap. */
 void cache_table_prepare(struct cache *k, struct space *s, uint32_t eip);
 /* Forgets what leads through the window to these linear pages. */

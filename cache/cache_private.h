@@ -34,5 +34,24 @@ int space_init_tables(struct cache *k);
 void space_redirect(struct cache *k, uint32_t mode, uint32_t eip, uint32_t from, uint32_t to);
 void space_destroy_all(struct cache *k);
 void space_reset(struct cache *k, struct space *s);
+/* Sets the slots of r. Returns where that of eip leads, 0 if it is not one of them. */
+uint32_t space_replay(struct cache *k, struct space *s, const struct recalled *r, uint32_t eip);
+
+/* ---- recall.c */
+#define RECALL_PAGES	   4096u
+#define RECALL_USES	   64u
+#define RECALL_HEADS_LOG   12
+#define RECALL_HEADS_BYTES ((1u << RECALL_HEADS_LOG) * sizeof(struct recalled *))
+#define NO_FRAME	   0xffffffffu
+
+/* A miss has set the slot of b's EIP to host. */
+void recall_put(struct cache *k, struct space *s, const struct block *b, uint32_t host);
+/* If the slot of eip, in b's page, is remembered: it leads to host now. */
+void recall_redirect(struct cache *k, const struct block *b, uint32_t eip, uint32_t host);
+/* Forgets what leads into b. */
+void recall_drop(struct cache *k, const struct block *b);
+void recall_forget_all(struct cache *k);
+/* s has nothing of these pages any more. */
+void recall_unseen(struct space *s, uint32_t page, uint64_t pages);
 
 #endif

@@ -88,7 +88,8 @@ bool ret_by_table(const struct ret_point *r)
 	return false;
 }
 
-/* What the exit finds in the table shall not be the exit. */
+/* What the exit finds in the table shall not be the exit. (No slot is remembered to lead there: the block at
+ * its target was dropped, or the exit would lead to that.) */
 static void detach_rets(struct cache *k, const struct exit_link *e)
 {
 	const struct block *b = e->from;

@@ -36,6 +36,7 @@ static void table_empty(const struct cache *k, struct space *s)
 		for (uint32_t i = 0; i < s->logged; i++)
 			s->table[s->log[i]] = cache_miss(k);
 	s->logged = 0;
+	recall_unseen(s, 0, CACHE_SEEN);
 }
 
 void space_reset(struct cache *k, struct space *s)
@@ -83,7 +84,8 @@ void space_destroy_all(struct cache *k)
 	munmap(k->stack - PAGE_SIZE, STACK_BYTES + 2 * PAGE_SIZE);
 }
 
-struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, const struct space *keep)
+struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, bool fleeting,
+			  const struct space *keep)
 {
 	struct space *free_one = NULL, *oldest = NULL;
 
@@ -113,6 +115,7 @@ struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, co
 	free_one->used = true;
 	free_one->window_id = window_id;
 	free_one->mode = mode;
+	free_one->fleeting = fleeting;
 	free_one->last_used = ++k->clock;
 	return free_one;
 }
@@ -146,6 +149,7 @@ void cache_table_set(struct cache *k, struct space *s, const struct block *b)
 {
 	/* Return points go on to a straddler through this slot. */
 	const struct ret_point *ret = b->len2 ? NULL : cache_ret_point(k, b->gpa, b->eip, b->mode);
+	const uint32_t host = slot_of(k, ret && !ret_by_table(ret) ? ret->at : b->host);
 	uint32_t *slot = &s->table[b->eip];
 
 	cache_table_prepare(k, s, b->eip);
@@ -155,8 +159,33 @@ void cache_table_set(struct cache *k, struct space *s, const struct block *b)
 		if (s->logged <= CACHE_SLOT_LOG)
 			s->logged++;
 	}
-	*slot = slot_of(k, ret && !ret_by_table(ret) ? ret->at : b->host);
+	*slot = host;
 	k->stats.table_fills++;
+	if (s->fleeting)
+		recall_put(k, s, b, host);
+}
+
+uint32_t space_replay(struct cache *k, struct space *s, const struct recalled *r, uint32_t eip)
+{
+	uint32_t *page = &s->table[eip & PAGE_MASK], there = 0;
+
+	/* Emptying a table that has more than its log holds costs more than this gains. */
+	if (s->logged + r->n > CACHE_SLOT_LOG)
+		return 0;
+	for (unsigned i = 0; i < r->n; i++) {
+		uint32_t *slot = &page[r->at[i]];
+		const uint32_t at = (uint32_t)(slot - s->table);
+
+		if (at == eip)
+			there = r->host[i];
+		if (!*slot)
+			table_fill(k, s, at);
+		if (*slot == cache_miss(k))
+			s->log[s->logged++] = at;
+		*slot = r->host[i];
+	}
+	k->stats.slots_recalled += r->n;
+	return there;
 }
 
 void space_redirect(struct cache *k, uint32_t mode, uint32_t eip, uint32_t from, uint32_t to)
@@ -173,6 +202,7 @@ static void forget_slots(const struct cache *k, struct space *s, uint32_t lin, u
 {
 	uint32_t kept = 0;
 
+	recall_unseen(s, lin >> PAGE_SHIFT, bytes >> PAGE_SHIFT);
 	if (s->logged > CACHE_SLOT_LOG) {
 		table_empty(k, s);
 		return;

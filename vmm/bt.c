@@ -72,7 +72,7 @@ static __attribute__((noinline)) void change_space(struct bt *bt, uint32_t id, u
 
 	struct space *s = c->hot.recent[user];
 	if (!space_is(s, id, mode))
-		s = cache_space(&bt->k, id, mode, c->hot.cur);
+		s = cache_space(&bt->k, id, mode, user, c->hot.cur);
 	c->hot.recent[user] = c->hot.cur = s;
 	c->hot.table = (uint64_t)(uintptr_t)s->table;
 }
@@ -409,10 +409,27 @@ static bool leads_back(const struct exit_link *e)
 	return e->kind == EXIT_JMP && e->target < e->from->eip + e->from->len;
 }
 
+static void go_to_host(struct bt *bt, uint64_t host)
+{
+	bt->c->hot.resume = host;
+	bt->c->hot.resume_esp = 0;
+}
+
 static void go_to(struct bt *bt, const struct block *b)
 {
-	bt->c->hot.resume = (uint64_t)(uintptr_t)(bt->k.rx + b->host);
-	bt->c->hot.resume_esp = 0;
+	go_to_host(bt, (uint64_t)(uintptr_t)(bt->k.rx + b->host));
+}
+
+/* A miss at EIP, which gpa is mapped to, in user code: perhaps other address spaces tell where it leads. */
+static bool recall(struct bt *bt, uint64_t gpa)
+{
+	struct vcpu *c = bt->c;
+
+	mem_window_note_code(c, mem_window_user(c->mem), c->eip);
+	const uint32_t host = cache_table_recall(&bt->k, c->hot.cur, gpa, c->eip);
+	if (host)
+		go_to_host(bt, host);
+	return host;
 }
 
 /* make_block while the guest's FPU state is live, which Zydis would spoil. NULL where the run loop has to see
@@ -447,9 +464,13 @@ static int bt_on_exit(struct vcpu *c, int how)
 
 	if (mem_walk(c, c->eip, ACC_EXEC | (user ? ACC_USER : 0), &w) < 0)
 		return how;
-	struct block *b = cache_lookup(&bt->k, w.gpa, c->eip, c->hot.cur->mode, second_matches, &second);
 	if (!in_range(bt))
 		return how;
+	if (!e && user && recall(bt, w.gpa)) {
+		bt->st.exits_miss++;
+		return 0;
+	}
+	struct block *b = cache_lookup(&bt->k, w.gpa, c->eip, c->hot.cur->mode, second_matches, &second);
 	if (!b)
 		b = make_block_live(bt, w.gpa, c->eip, &second, e && leads_back(e));
 	if (!b)

@@ -91,6 +91,7 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 		{"cache", "chains made", k->chains},
 		{"cache", "chains cut", k->unchains},
 		{"cache", "table slots filled", k->table_fills},
+		{"cache", "table slots remembered", k->slots_recalled},
 		{"cache", "spaces made", k->spaces_made},
 		{"cache", "flushes", k->flushes},
 		{"run", "entries", s->enters},
