@@ -65,6 +65,7 @@ int cache_init(struct cache *k, uint32_t size, char *err, size_t errlen)
 	k->max_entries = k->max_blocks / 2;
 	k->max_exits = size / 128;
 	k->max_ret_points = size / 192;
+	k->nlines = LINES_MIN;
 	const int anon = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 	k->blocks = map_or_null(k->max_blocks * sizeof *k->blocks, PROT_READ | PROT_WRITE, anon, -1);
 	k->entries = map_or_null(k->max_entries * sizeof *k->entries, PROT_READ | PROT_WRITE, anon, -1);
@@ -72,18 +73,16 @@ int cache_init(struct cache *k, uint32_t size, char *err, size_t errlen)
 	k->exits = map_or_null(k->max_exits * sizeof *k->exits, PROT_READ | PROT_WRITE, anon, -1);
 	k->ret_points =
 		map_or_null(k->max_ret_points * sizeof *k->ret_points, PROT_READ | PROT_WRITE, anon, -1);
-	k->hash = map_or_null(HASH_SIZE * sizeof *k->hash, PROT_READ | PROT_WRITE, anon, -1);
+	k->lines = map_or_null(LINES_MAX * CACHE_LINE_BYTES, PROT_READ | PROT_WRITE, anon, -1);
 	k->pages = map_or_null(PAGES_SIZE * sizeof *k->pages, PROT_READ | PROT_WRITE, anon, -1);
 	k->cross = map_or_null(CROSS_SIZE * sizeof *k->cross, PROT_READ | PROT_WRITE, anon, -1);
-	k->covered = map_or_null(COVERED_BITS / 8, PROT_READ | PROT_WRITE, anon, -1);
-	k->rets = map_or_null(RETS_SIZE * sizeof *k->rets, PROT_READ | PROT_WRITE, anon, -1);
 	k->spaces = map_or_null(MAX_SPACES * sizeof *k->spaces, PROT_READ | PROT_WRITE, anon, -1);
 	k->slot_logs = map_or_null(LOGS_BYTES, PROT_READ | PROT_WRITE, anon, -1);
 	k->recalled = map_or_null(RECALL_PAGES * sizeof *k->recalled, PROT_READ | PROT_WRITE, anon, -1);
 	k->recall_heads = map_or_null(RECALL_HEADS_BYTES, PROT_READ | PROT_WRITE, anon, -1);
-	if (!k->rw || !k->rx || !k->blocks || !k->entries || !k->sides || !k->exits || !k->hash ||
-	    !k->pages || !k->cross || !k->covered || !k->ret_points || !k->rets || !k->spaces ||
-	    !k->slot_logs || !k->recalled || !k->recall_heads)
+	if (!k->rw || !k->rx || !k->blocks || !k->entries || !k->sides || !k->exits || !k->lines ||
+	    !k->pages || !k->cross || !k->ret_points || !k->spaces || !k->slot_logs || !k->recalled ||
+	    !k->recall_heads)
 		goto fail;
 	if (space_init_tables(k) < 0) {
 		snprintf(err, errlen,
@@ -113,11 +112,9 @@ void cache_destroy(struct cache *k)
 	munmap(k->sides, k->max_sides * sizeof *k->sides);
 	munmap(k->exits, k->max_exits * sizeof *k->exits);
 	munmap(k->ret_points, k->max_ret_points * sizeof *k->ret_points);
-	munmap(k->hash, HASH_SIZE * sizeof *k->hash);
+	munmap(k->lines, LINES_MAX * CACHE_LINE_BYTES);
 	munmap(k->pages, PAGES_SIZE * sizeof *k->pages);
 	munmap(k->cross, CROSS_SIZE * sizeof *k->cross);
-	munmap(k->covered, COVERED_BITS / 8);
-	munmap(k->rets, RETS_SIZE * sizeof *k->rets);
 	munmap(k->spaces, MAX_SPACES * sizeof *k->spaces);
 	munmap(k->slot_logs, LOGS_BYTES);
 	munmap(k->recalled, RECALL_PAGES * sizeof *k->recalled);
@@ -135,11 +132,10 @@ void cache_flush(struct cache *k)
 	k->nret_points = 0;
 	k->hot = ARENA_FIRST;
 	k->cold = k->stubs;
-	memset(k->hash, 0, HASH_SIZE * sizeof *k->hash);
+	memset(k->lines, 0, k->nlines * CACHE_LINE_BYTES);
+	k->nitems = 0;
 	memset(k->pages, 0, PAGES_SIZE * sizeof *k->pages);
 	memset(k->cross, 0, CROSS_SIZE * sizeof *k->cross);
-	memset(k->covered, 0, COVERED_BITS / 8);
-	memset(k->rets, 0, RETS_SIZE * sizeof *k->rets);
 	for (uint32_t i = 0; i < k->nspaces; i++)
 		if (k->spaces[i].used)
 			space_reset(k, &k->spaces[i]);
@@ -150,5 +146,5 @@ bool cache_has_room(const struct cache *k, uint32_t bytes)
 {
 	return k->cold - k->hot > bytes && k->nblocks < k->max_blocks &&
 	       k->nsides + CACHE_MAX_INSNS < k->max_sides && k->nexits + CACHE_MAX_EXITS < k->max_exits &&
-	       k->nret_points + CACHE_MAX_CALLS < k->max_ret_points;
+	       k->nret_points + CACHE_MAX_CALLS < k->max_ret_points && k->nitems + ITEMS_OF_BLOCK < ITEMS_MAX;
 }

@@ -3,19 +3,116 @@
 
 #include <string.h>
 
-/* Addresses in the same 32 bytes of code have neighbouring heads, which one line of the CPU's cache holds:
- * who translates or runs a block asks for those beside it soon. */
-static uint32_t spread(uint32_t h, uint32_t eip)
+/* ------------------------------------------------------------------ what is where: the lines
+ *
+ * A line of the CPU's cache for each 64 bytes of code, with an item for whatever has to do with these: blocks
+ * and entries that begin there, return points that lie there, and blocks that may be entered there. The lines
+ * of a page of code are consecutive. So whoever translates or runs a block finds all that he asks for about
+ * its surroundings in one or two lines. An item is a tag of 13 bits and the number of what it stands for;
+ * only where the tag matches is that looked at. Where a line is full its items go on in the next: its last
+ * word counts them. When there are many items there are to be more lines.
+ */
+
+enum item_kind { ITEM_BLOCK = 1, ITEM_RET, ITEM_INSIDE };
+
+#define REF_BITS 19u
+
+struct line {
+	uint32_t item[LINE_ITEMS];
+	uint32_t further;
+};
+
+static_assert(sizeof(struct line) == CACHE_LINE_BYTES, "a line is one");
+
+/* Where something is looked for, and with which tag. */
+struct place {
+	uint32_t line, tag;
+};
+
+static struct line *line_at(const struct cache *k, uint32_t n)
 {
-	h ^= h >> 16;
-	return h << 3 | (eip >> 2 & 7);
+	return &k->lines[n & (k->nlines - 1)];
 }
 
-static uint32_t hash_of(uint64_t gpa, uint32_t eip, uint32_t mode)
+static struct place place_of(enum item_kind kind, uint64_t gpa, uint32_t eip, uint32_t mode)
 {
-	const uint32_t h = (uint32_t)(gpa >> 5) * 0x9e3779b1u;
+	const uint32_t delta = (eip - (uint32_t)gpa) + mode * 0x85ebca6bu;
+	const uint32_t page = ((uint32_t)(gpa >> PAGE_SHIFT) ^ delta * 0xc2b2ae35u) * 0x9e3779b1u;
+	const uint32_t low = kind == ITEM_INSIDE ? 0 : (uint32_t)gpa & 63;
 
-	return spread(h ^ ((eip >> 5) + mode * 0x85ebca6bu) * 0xc2b2ae35u, eip) & (HASH_SIZE - 1);
+	return (struct place){.line = (page >> 12) + ((uint32_t)gpa >> 6 & 63),
+			      .tag = (uint32_t)kind << 11 | (page >> 21 ^ low << 5)};
+}
+
+static void item_add(struct cache *k, struct place at, uint32_t ref)
+{
+	struct line *l;
+	unsigned i = 0;
+
+	assert(ref < 1u << REF_BITS && k->nitems < ITEMS_MAX);
+	k->nitems++;
+	for (l = line_at(k, at.line); l->item[LINE_ITEMS - 1]; l = line_at(k, ++at.line))
+		l->further++;
+	while (l->item[i])
+		i++;
+	l->item[i] = at.tag << REF_BITS | ref;
+}
+
+static void item_remove(struct cache *k, struct place at, uint32_t ref)
+{
+	const uint32_t item = at.tag << REF_BITS | ref;
+
+	k->nitems--;
+	for (;; at.line++) {
+		struct line *l = line_at(k, at.line);
+		unsigned i = 0, last;
+
+		while (i < LINE_ITEMS && l->item[i] != item)
+			i++;
+		if (i == LINE_ITEMS) {
+			assert(l->further);
+			l->further--;
+			continue;
+		}
+		for (last = i; last + 1 < LINE_ITEMS && l->item[last + 1];)
+			last++;
+		l->item[i] = l->item[last];
+		l->item[last] = 0;
+		return;
+	}
+}
+
+/* Goes through the items with a place's tag: *i is 0 at first. False: no more. */
+static inline bool item_next(const struct cache *k, struct place *at, unsigned *i, uint32_t *ref)
+{
+	for (;;) {
+		const struct line *l = line_at(k, at->line);
+
+		while (*i < LINE_ITEMS && l->item[*i]) {
+			const uint32_t item = l->item[(*i)++];
+
+			if (item >> REF_BITS == at->tag) {
+				*ref = item & ((1u << REF_BITS) - 1);
+				return true;
+			}
+		}
+		if (!l->further)
+			return false;
+		at->line++;
+		*i = 0;
+	}
+}
+
+/* Blocks and entries are numbered through. */
+static struct block *block_at(const struct cache *k, uint32_t ref)
+{
+	return ref < k->max_blocks ? &k->blocks[ref] : &k->entries[ref - k->max_blocks];
+}
+
+static uint32_t ref_of(const struct cache *k, const struct block *b)
+{
+	return b >= k->blocks && b < k->blocks + k->max_blocks ? (uint32_t)(b - k->blocks)
+							       : k->max_blocks + (uint32_t)(b - k->entries);
 }
 
 /* Two pages may share a list; walkers compare addresses anyway. */
@@ -27,25 +124,30 @@ static struct block **page_slot(const struct cache *k, uint64_t gpa)
 struct block *cache_lookup(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode,
 			   bool (*second)(void *opaque, const struct block *b), void *opaque)
 {
-	struct block *b = k->hash[hash_of(gpa, eip, mode)];
+	struct place at = place_of(ITEM_BLOCK, gpa, eip, mode);
+	uint32_t ref;
 
-	while (b && (b->gpa != gpa || b->eip != eip || b->mode != mode || (b->len2 && !second(opaque, b))))
-		b = b->hash_next;
-	return b;
-}
+	for (unsigned i = 0; item_next(k, &at, &i, &ref);) {
+		struct block *b = block_at(k, ref);
 
-static struct ret_point **ret_slot(const struct cache *k, uint32_t eip)
-{
-	return &k->rets[spread((eip >> 5) * 0x9e3779b1u, eip) & (RETS_SIZE - 1)];
+		if (b->gpa == gpa && b->eip == eip && b->mode == mode && (!b->len2 || second(opaque, b)))
+			return b;
+	}
+	return NULL;
 }
 
 struct ret_point *cache_ret_point(const struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode)
 {
-	struct ret_point *r = *ret_slot(k, eip);
+	struct place at = place_of(ITEM_RET, gpa, eip, mode);
+	uint32_t ref;
 
-	while (r && (r->eip != eip || r->b->mode != mode || r->b->gpa + (eip - r->b->eip) != gpa))
-		r = r->next;
-	return r;
+	for (unsigned i = 0; item_next(k, &at, &i, &ref);) {
+		struct ret_point *r = &k->ret_points[ref];
+
+		if (r->eip == eip && r->b->mode == mode && r->b->gpa + (eip - r->b->eip) == gpa)
+			return r;
+	}
+	return NULL;
 }
 
 static bool no_straddler(void *opaque, const struct block *b)
@@ -55,14 +157,18 @@ static bool no_straddler(void *opaque, const struct block *b)
 	return false;
 }
 
+static struct place ret_place(const struct ret_point *r)
+{
+	return place_of(ITEM_RET, r->b->gpa + (r->eip - r->b->eip), r->eip, r->b->mode);
+}
+
 void rets_add(struct cache *k, struct block *b)
 {
 	for (unsigned i = 0; i < b->nrets; i++) {
-		struct ret_point *r = &b->rets[i], **slot = ret_slot(k, r->eip);
+		struct ret_point *r = &b->rets[i];
 		assert(r->at + CACHE_MIN_BYTES <= b->host_end);
 		r->b = b;
-		r->next = *slot;
-		*slot = r;
+		item_add(k, ret_place(r), (uint32_t)(r - k->ret_points));
 		const struct block *there =
 			cache_lookup(k, b->gpa + (r->eip - b->eip), r->eip, b->mode, no_straddler, NULL);
 		if (there) {
@@ -74,47 +180,69 @@ void rets_add(struct cache *k, struct block *b)
 
 void rets_remove(struct cache *k, struct block *b)
 {
-	for (unsigned i = 0; i < b->nrets; i++) {
-		struct ret_point **p = ret_slot(k, b->rets[i].eip);
-		while (*p != &b->rets[i])
-			p = &(*p)->next;
-		*p = b->rets[i].next;
+	for (unsigned i = 0; i < b->nrets; i++)
+		item_remove(k, ret_place(&b->rets[i]), (uint32_t)(&b->rets[i] - k->ret_points));
+}
+
+static void hash_add(struct cache *k, const struct block *b)
+{
+	item_add(k, place_of(ITEM_BLOCK, b->gpa, b->eip, b->mode), ref_of(k, b));
+}
+
+static void hash_remove(struct cache *k, const struct block *b)
+{
+	item_remove(k, place_of(ITEM_BLOCK, b->gpa, b->eip, b->mode), ref_of(k, b));
+}
+
+/* ---- where a block can be entered */
+
+static bool begins_part(const struct block *b, unsigned i)
+{
+	return b->side[i - 1].flags & SIDE_PART;
+}
+
+static bool can_enter(const struct block *b, unsigned i)
+{
+	return !b->side[i].esp_delta && !(b->prologue && !begins_part(b, i));
+}
+
+/* Adds or removes the items that tell of these places. */
+static void tell_inside(struct cache *k, const struct block *b,
+			void (*tell)(struct cache *, struct place, uint32_t))
+{
+	uint64_t told = ~0ull;
+
+	for (unsigned i = 1; i < b->ninsn && !b->len2; i++) {
+		const uint8_t guest = b->side[i].guest;
+
+		if ((b->gpa + guest) >> 6 == told || !can_enter(b, i))
+			continue;
+		told = (b->gpa + guest) >> 6;
+		tell(k, place_of(ITEM_INSIDE, b->gpa + guest, b->eip + guest, b->mode), ref_of(k, b));
 	}
 }
 
-static void hash_add(struct cache *k, struct block *b)
+/* Before an addition: twice as many lines when they are rather full. */
+static void lines_grow(struct cache *k)
 {
-	struct block **slot = &k->hash[hash_of(b->gpa, b->eip, b->mode)];
+	if (k->nitems + ITEMS_OF_BLOCK < k->nlines * LINE_FULL || k->nlines == LINES_MAX)
+		return;
+	memset(k->lines, 0, k->nlines * CACHE_LINE_BYTES);
+	k->nlines *= 2;
+	k->nitems = 0;
+	for (uint32_t n = 0; n < k->nblocks; n++) {
+		const struct block *b = &k->blocks[n];
 
-	b->hash_next = *slot;
-	*slot = b;
-}
-
-static void hash_remove(struct cache *k, struct block *b)
-{
-	struct block **p = &k->hash[hash_of(b->gpa, b->eip, b->mode)];
-
-	while (*p != b)
-		p = &(*p)->hash_next;
-	*p = b->hash_next;
-}
-
-/* ---- which code is inside a block */
-
-static uint32_t covered_bit(uint64_t gpa)
-{
-	return (uint32_t)((gpa >> 5) * 0x9e3779b97f4a7c15ull >> 32) & (COVERED_BITS - 1);
-}
-
-static void cover(struct cache *k, const struct block *b)
-{
-	for (uint64_t at = b->gpa; at >> 5 <= (b->gpa + b->len - 1) >> 5; at += 32)
-		k->covered[covered_bit(at) / 64] |= 1ull << covered_bit(at) % 64;
-}
-
-static bool perhaps_covered(const struct cache *k, uint64_t gpa)
-{
-	return k->covered[covered_bit(gpa) / 64] >> covered_bit(gpa) % 64 & 1;
+		if (!b->valid)
+			continue;
+		hash_add(k, b);
+		for (unsigned i = 0; i < b->nrets; i++)
+			item_add(k, ret_place(&b->rets[i]), (uint32_t)(&b->rets[i] - k->ret_points));
+		tell_inside(k, b, item_add);
+	}
+	for (uint32_t n = 0; n < k->nentries; n++)
+		if (k->entries[n].valid)
+			hash_add(k, &k->entries[n]);
 }
 
 struct block *cache_new(struct cache *k, unsigned align)
@@ -135,6 +263,7 @@ struct block *cache_new(struct cache *k, unsigned align)
 void cache_commit(struct cache *k, struct block *b)
 {
 	assert(b == &k->blocks[k->nblocks]);
+	lines_grow(k);
 	k->nblocks++;
 	k->nsides += b->ninsn;
 	k->nexits += b->nexits;
@@ -154,7 +283,7 @@ void cache_commit(struct cache *k, struct block *b)
 		*p = b;
 	}
 	rets_add(k, b);
-	cover(k, b);
+	tell_inside(k, b, item_add);
 	b->valid = true;
 	k->stats.blocks_made++;
 	k->stats.blocks_now++;
@@ -217,6 +346,7 @@ void cache_drop(struct cache *k, struct block *b)
 		drop_entry(k, e);
 	rets_remove(k, b);
 	recall_drop(k, b);
+	tell_inside(k, b, item_remove);
 	poison_entries(k, b);
 	b->valid = false;
 	k->stats.blocks_dropped++;
@@ -240,11 +370,6 @@ static bool room_for_entry(const struct block *b, uint32_t at)
 	return ok;
 }
 
-static bool begins_part(const struct block *b, unsigned i)
-{
-	return b->side[i - 1].flags & SIDE_PART;
-}
-
 static uint32_t entry_host(const struct block *b, unsigned i)
 {
 	return b->host + b->side[i].host - (begins_part(b, i) ? b->prologue : 0);
@@ -255,7 +380,7 @@ static unsigned entry_insn(const struct block *b, unsigned guest)
 {
 	for (unsigned i = 1; i < b->ninsn; i++)
 		if (b->side[i].guest == guest)
-			return b->side[i].esp_delta || (b->prologue && !begins_part(b, i)) ? 0 : i;
+			return can_enter(b, i) ? i : 0;
 	return 0;
 }
 
@@ -273,8 +398,10 @@ static bool is_the_call(const struct block *b, unsigned i)
 static struct block *make_entry(struct cache *k, struct block *b, unsigned i)
 {
 	const struct side_entry *s = &b->side[i];
-	struct block *e = &k->entries[k->nentries++];
+	struct block *e;
 
+	lines_grow(k);
+	e = &k->entries[k->nentries++];
 	*e = (struct block){.gpa = b->gpa + s->guest,
 			    .eip = b->eip + s->guest,
 			    .mode = b->mode,
@@ -288,13 +415,16 @@ static struct block *make_entry(struct cache *k, struct block *b, unsigned i)
 
 struct block *cache_enter(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode, bool calls_only)
 {
-	struct block **slot = page_slot(k, gpa);
+	struct place at = place_of(ITEM_INSIDE, gpa, eip, mode);
+	uint32_t ref;
 
-	if (k->nentries == k->max_entries || !perhaps_covered(k, gpa))
+	if (k->nentries == k->max_entries || k->nitems == ITEMS_MAX)
 		return NULL;
-	for (struct block *b = *slot; b; b = *page_link(k, b, slot)) {
+	for (unsigned n = 0; item_next(k, &at, &n, &ref);) {
+		struct block *b = &k->blocks[ref];
 		const uint32_t guest = eip - b->eip;
-		if (guest - 1 >= b->len - 1u || b->gpa + guest != gpa || b->mode != mode || b->len2)
+
+		if (guest - 1 >= b->len - 1u || b->gpa + guest != gpa || b->mode != mode)
 			continue;
 		unsigned i = entry_insn(b, guest);
 		if (i && room_for_entry(b, entry_host(b, i)) && (!calls_only || is_the_call(b, i)))

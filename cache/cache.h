@@ -69,17 +69,15 @@ struct side_entry {
  * slots of the return address lead. */
 struct ret_point {
 	struct block *b;
-	struct ret_point *next; /* in cache.rets */
 	uint32_t eip;
 	uint32_t at; /* arena offset */
 };
 
 struct block {
-	/* what look-ups compare, and how they go on, stands in one line of the CPU's cache */
+	/* what look-ups compare stands in one line of the CPU's cache */
 	uint64_t gpa;
 	uint32_t eip;
 	uint32_t mode;
-	struct block *hash_next;
 	struct block *page_next[2]; /* lists of the one or two guest-physical pages */
 	uint16_t len;		    /* guest bytes translated */
 	uint16_t dep_len; /* bytes of the first page, from gpa on, that the translation depends on */
@@ -155,14 +153,13 @@ struct cache {
 	uint32_t nexits, max_exits;
 	struct block *entries;
 	uint32_t nentries, max_entries;
-	struct block **hash;
+	struct line *lines; /* what is known about each 64 bytes of code, hashed by page (blocks.c) */
+	uint32_t nlines, nitems;
 	struct block **pages; /* hash of guest-physical page -> list; see page_slot() */
 	struct block *
-		*cross;	   /* hash of linear page -> blocks that may be reached from other pages by a chain */
-	uint64_t *covered; /* filter: which 32 bytes of guest memory have code in some block */
+		*cross; /* hash of linear page -> blocks that may be reached from other pages by a chain */
 	struct ret_point *ret_points;
 	uint32_t nret_points, max_ret_points;
-	struct ret_point **rets; /* hash of the return address */
 	struct space *spaces;
 	uint32_t *slot_logs; /* CACHE_SLOT_LOG for each space */
 	struct recalled *recalled;

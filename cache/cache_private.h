@@ -6,19 +6,24 @@
 
 #include "cache/cache.h"
 
-#define HASH_SIZE    65536u
-#define PAGES_SIZE   CACHE_PAGE_LISTS
-#define RETS_SIZE    65536u
-#define CROSS_SIZE   4096u
-#define COVERED_BITS (1u << 19)
-#define MAX_SPACES   192u
-#define SPACES_MIN   4u
+#define LINES_MIN	 16384u
+#define LINES_MAX	 131072u
+#define LINE_ITEMS	 15u
+#define LINE_FULL	 9u /* items of a line, on the average, with which there are to be more lines */
+#define CACHE_LINE_BYTES 64u
+/* A block is one item, and has one for each call and each 64 bytes. */
+#define ITEMS_OF_BLOCK (1 + CACHE_MAX_CALLS + 6)
+#define ITEMS_MAX      (LINES_MAX * (LINE_ITEMS - 2))
+#define PAGES_SIZE     CACHE_PAGE_LISTS
+#define CROSS_SIZE     4096u
+#define MAX_SPACES     192u
+#define SPACES_MIN     4u
 
-#define ARENA_FIRST  64u /* where block code begins; below: the stubs for misses and exits */
+#define ARENA_FIRST    64u /* where block code begins; below: the stubs for misses and exits */
 
-#define TABLE_BYTES  (1ull << 34) /* four bytes for each EIP; of address space, that is */
-#define STACK_BYTES  32768u
-#define LOGS_BYTES   (MAX_SPACES * CACHE_SLOT_LOG * sizeof(uint32_t))
+#define TABLE_BYTES    (1ull << 34) /* four bytes for each EIP; of address space, that is */
+#define STACK_BYTES    32768u
+#define LOGS_BYTES     (MAX_SPACES * CACHE_SLOT_LOG * sizeof(uint32_t))
 
 /* Writes a jump to the miss handler, CACHE_MIN_BYTES long, at an arena offset; not at that of the miss stub.
  */

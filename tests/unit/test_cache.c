@@ -735,6 +735,84 @@ static void logs_overflow(void **state)
 	cache_window_gone(&k, WINDOW);
 }
 
+/* ---- more blocks than one set of lines holds, crowded on few pages that have several linear addresses */
+
+#define CROWD 60000u
+
+static struct block *crowd[CROWD];
+
+/* Never the same twice: an odd factor permutes. */
+static struct block *make_in_crowd(unsigned n)
+{
+	const uint32_t at = n * 40503u & 0x3ffff, gpa = 0x10000 + (at & 0xffff);
+
+	const unsigned room = 0x1000 - (gpa & 0xfff);
+
+	/* test eax, eax; je; call; ret */
+	return make(gpa, gpa + (at >> 16) * 0x1000000, "\x85\xc0\x74\x05\xe8\x10\x00\x00\x00\xc3",
+		    room < 10 ? room : 10, false);
+}
+
+static void check_crowd(const struct block *b)
+{
+	assert_ptr_equal(cache_lookup(&k, b->gpa, b->eip, 0, always, NULL), b->valid ? b : NULL);
+	for (unsigned i = 0; i < b->nrets; i++) {
+		const uint32_t eip = b->rets[i].eip;
+		const struct ret_point *r = cache_ret_point(&k, b->gpa + (eip - b->eip), eip, 0);
+
+		if (b->valid)
+			assert_ptr_equal(r, &b->rets[i]);
+		else
+			assert_true(!r || r->b->valid);
+	}
+}
+
+static void check_entry(struct block *b)
+{
+	const unsigned second = b->side[1].guest;
+	struct block *e;
+
+	if (b->ninsn < 2 || cache_lookup(&k, b->gpa + second, b->eip + second, 0, always, NULL))
+		return;
+	e = cache_enter(&k, b->gpa + second, b->eip + second, 0, false);
+	if (!e)
+		return; /* no room */
+	assert_ptr_equal(cache_lookup(&k, b->gpa + second, b->eip + second, 0, always, NULL), e);
+	assert_true(e->host >= k.blocks[0].host && e->valid);
+}
+
+static void crowds(void **state)
+{
+	char err[100];
+
+	(void)state;
+	cache_destroy(&k);
+	assert_int_equal(cache_init(&k, 48 << 20, err, sizeof err), 0);
+	second_gpa = 0;
+	for (unsigned round = 0; round < 2; round++) {
+		for (unsigned n = 0; n < CROWD; n++) {
+			assert_true(cache_has_room(&k, TRANSLATE_ROOM));
+			crowd[n] = make_in_crowd(n);
+		}
+		for (unsigned n = 0; n < CROWD; n++)
+			check_crowd(crowd[n]);
+		for (unsigned n = 0; n < CROWD; n += 7)
+			check_entry(crowd[n]);
+		for (unsigned n = 0; n < CROWD; n += 1 + n % 3)
+			cache_drop(&k, crowd[n]);
+		for (unsigned n = 0; n < CROWD; n++)
+			check_crowd(crowd[n]);
+		for (unsigned n = 0; n < CROWD; n++)
+			cache_drop(&k, crowd[n]);
+		for (unsigned n = 0; n < CROWD; n++)
+			check_crowd(crowd[n]);
+		assert_int_equal(k.stats.blocks_now, 0);
+		cache_flush(&k);
+	}
+	cache_destroy(&k);
+	assert_int_equal(setup(NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -767,6 +845,7 @@ int main(void)
 		cmocka_unit_test_setup(pages_overflow, empty),
 		cmocka_unit_test_setup(memory_overflows, empty),
 		cmocka_unit_test_setup(logs_overflow, empty),
+		cmocka_unit_test_setup(crowds, empty),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
