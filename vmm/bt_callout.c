@@ -149,11 +149,9 @@ static int co_mov_to_cr(struct vcpu *c, uint32_t arg)
 	cpu_fpu_live = true;
 	const int r = cr_write(c, cr, c->gpr[arg >> CO_ARG_GPR_SHIFT & 7]);
 	cpu_fpu_live = false;
-	if (r < 0) {
-		c->exc.pending = false;
-		return co_light(c, arg);
-	}
 	bt->st.callouts[CO_MOV_TO_CR]++;
+	if (r < 0) /* not a second time: a PDPTE may be a device's */
+		return BT_GO_OUT;
 	c->eip = next;
 	cpu_fpu_live = true;
 	const int way = go(bt, next, gen);

@@ -433,8 +433,11 @@ static void compare(const struct run *a, const struct run *b, char *what, size_t
 			 b->io_count);
 		return;
 	}
-	if (a->status == EXIT_TRIPLE_FAULT) /* the FPU state is lost with the message about it */
+	if (a->status == EXIT_TRIPLE_FAULT) { /* the FPU state is lost with the message about it */
 		b->m->vcpu.fpu = a->m->vcpu.fpu;
+		/* and an IRET in bt sets RF only where something could show it */
+		b->m->vcpu.sysflags |= a->m->vcpu.sysflags & FL_RF;
+	}
 	case_compare_cpu(&a->m->vcpu, &b->m->vcpu, what, len);
 	for (uint32_t at = 0; !*what && at < CASE_RAM; at++)
 		if (x[at] != y[at] && !accessed_early(at, x[at], y[at]))
