@@ -299,10 +299,14 @@ void plan_apply(struct boot *b)
 
 		if (c->reserved)
 			continue;
-		mem_phys_write(m, c->gpa, c->data, c->len);
+		if (b->applied)
+			mem_phys_write(m, c->gpa, c->data, c->len);
+		else
+			mem_load(m, c->gpa, c->data, c->len);
 		zero_fill(m, c->gpa + c->len, c->size - c->len);
 	}
 	write_gdt(m, b->gdt);
 	b->rsdp = (uint32_t)acpi_install(b->m);
 	set_entry_state(b);
+	b->applied = true;
 }

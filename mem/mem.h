@@ -69,6 +69,8 @@ uint8_t *mem_ptr(struct mem *m, uint64_t gpa, uint64_t len);
  * Unbacked reads give all ones. Writes honour traces. */
 void mem_phys_read(struct mem *m, uint64_t gpa, void *buf, uint64_t len);
 void mem_phys_write(struct mem *m, uint64_t gpa, const void *buf, uint64_t len);
+/* The same for large pieces before anything runs, and before the sandbox. */
+void mem_load(struct mem *m, uint64_t gpa, const void *buf, uint64_t len);
 
 /* fn is called before every store that the VMM makes into RAM (not those of translated code), until fn is NULL again;
  * ad says that it is the page walk that sets an A or D bit. The store is made if fn returns true. For running blocks on

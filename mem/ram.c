@@ -208,6 +208,31 @@ void mem_phys_write(struct mem *m, uint64_t gpa, const void *buf, uint64_t len)
 	}
 }
 
+static bool any_trace(const struct mem *m, uint64_t gpa, uint64_t len)
+{
+	for (uint64_t gfn = gpa >> PAGE_SHIFT; gfn <= (gpa + len - 1) >> PAGE_SHIFT; gfn++)
+		if (m->trace[gfn])
+			return true;
+	return false;
+}
+
+void mem_load(struct mem *m, uint64_t gpa, const void *buf, uint64_t len)
+{
+	const uint8_t *p = buf;
+
+	/* Into the file and not through the mapping: no page faults, none is cleared before it is filled. */
+	while (len && mem_ptr(m, gpa, len) && !m->store_log && !any_trace(m, gpa, len)) {
+		const ssize_t n = pwrite(m->fd, p, len, (off_t)gpa);
+
+		if (n <= 0)
+			break;
+		gpa += (uint64_t)n;
+		p += n;
+		len -= (uint64_t)n;
+	}
+	mem_phys_write(m, gpa, p, len);
+}
+
 void mem_set_store_log(struct mem *m, mem_store_log_fn *fn, void *opaque)
 {
 	m->store_log = fn;

@@ -186,6 +186,8 @@ void site_forget(uint64_t gpa, unsigned len)
 
 void site_forget_all(void)
 {
+	if (!used)
+		return;
 	memset(table, 0, sizeof table);
 	memset(lines, 0, sizeof lines);
 	used = 0;

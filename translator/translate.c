@@ -302,8 +302,15 @@ static void translate_insn(struct tr *t, unsigned i)
 
 struct block *translate_block(struct cache *k, const struct translate_request *rq)
 {
-	struct tr t = {.k = k, .rq = rq, .b = cache_new(k, rq->loop ? 64 : 16), .cold = k->cold};
+	struct tr t; /* not cleared: it is 6 KiB */
 
+	t.k = k;
+	t.rq = rq;
+	t.b = cache_new(k, rq->loop ? 64 : 16);
+	t.cold = k->cold;
+	t.n = t.jccs = t.calls = 0;
+	t.esp_off = 0;
+	t.ended = false;
 	t.b->gpa = rq->gpa;
 	t.b->eip = rq->eip;
 	t.b->mode = rq->mode;

@@ -78,6 +78,11 @@ void mem_phys_write(struct mem *m, uint64_t gpa, const void *buf, uint64_t len)
 		memcpy(m->ram + gpa, buf, len);
 }
 
+void mem_load(struct mem *m, uint64_t gpa, const void *buf, uint64_t len)
+{
+	mem_phys_write(m, gpa, buf, len);
+}
+
 void cpuid_query(const struct vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
 	(void)c, (void)subleaf;

@@ -456,6 +456,32 @@ static void test_mmio_pieces(void **state)
 	guest_free(g);
 }
 
+static void test_load(void **state)
+{
+	struct guest *g = guest_new(RAM);
+	static uint8_t data[300000], back[sizeof data];
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof data; i++)
+		data[i] = (uint8_t)(i * 7 + i / 4096);
+	mem_load(g->m, 0x100123, data, sizeof data);
+	memcpy(back, mem_ptr(g->m, 0x100123, sizeof back), sizeof back);
+	assert_memory_equal(back, data, sizeof data);
+	assert_int_equal(get(g, 0x100122, 1), 0);
+	assert_int_equal(get(g, 0x100123 + sizeof data, 1), 0);
+	mem_load(g->m, 0x100123, data, 0);
+	/* what nobody may miss is not missed */
+	mem_trace_add(g->m, 0x300000, TRACE_CODE);
+	mem_load(g->m, 0x2ff000, data, 8192);
+	assert_int_equal(g->n_code, 1);
+	assert_int_equal(g->code_gpa[0], 0x300000);
+	assert_int_equal(get(g, 0x300000, 1), data[4096]);
+	mem_load(g->m, 0x9fffc, data, 8);
+	assert_int_equal(g->n_mmio, 1);
+	assert_int_equal(g->mmio_gpa[0], 0xa0000);
+	guest_free(g);
+}
+
 /* ------------------------------------------------------------------ linear accesses */
 
 static void map(struct guest *g, uint32_t lin, uint32_t gpa, uint32_t f)
@@ -651,19 +677,13 @@ static void test_accessed_bit_in_code(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_walk_32bit),
-		cmocka_unit_test(test_walk_pae),
-		cmocka_unit_test(test_walk_reserved),
-		cmocka_unit_test(test_walk_odd),
-		cmocka_unit_test(test_create),
-		cmocka_unit_test(test_ptr),
-		cmocka_unit_test(test_mmio_pieces),
-		cmocka_unit_test(test_page_crossing),
-		cmocka_unit_test(test_tlb),
-		cmocka_unit_test(test_tlb_nx),
-		cmocka_unit_test(test_linear_mmio),
-		cmocka_unit_test(test_traces),
-		cmocka_unit_test(test_accessed_bit_in_code),
+		cmocka_unit_test(test_walk_32bit),    cmocka_unit_test(test_walk_pae),
+		cmocka_unit_test(test_walk_reserved), cmocka_unit_test(test_walk_odd),
+		cmocka_unit_test(test_create),	      cmocka_unit_test(test_ptr),
+		cmocka_unit_test(test_mmio_pieces),   cmocka_unit_test(test_page_crossing),
+		cmocka_unit_test(test_tlb),	      cmocka_unit_test(test_tlb_nx),
+		cmocka_unit_test(test_linear_mmio),   cmocka_unit_test(test_load),
+		cmocka_unit_test(test_traces),	      cmocka_unit_test(test_accessed_bit_in_code),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
