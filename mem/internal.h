@@ -266,6 +266,7 @@ struct mem {
 	uint32_t pending[PENDING_MAX];
 	uint32_t last_true; /* linear page of the last true fault: the one whose new mapping is sure to be
 			       used */
+	uint32_t filled_page, filled_gfn; /* of the last supervisor's entry that was made present */
 	bool pending_super; /* supervisor pages are among them, which aren't kept waiting */
 };
 

@@ -84,6 +84,17 @@ void pt_use_remove(struct mem *m, uint32_t gfn, const struct window *w, uint32_t
 		sweep(m, gfn);
 }
 
+/* A kernel that fills entries one after the other with frames one after the other: all but the first are
+ * mapped in one call when one of them is touched, instead of in a call each. */
+static bool goes_on(struct mem *m, uint32_t page, uint32_t gfn)
+{
+	const bool on = page == m->filled_page + 1 && gfn == m->filled_gfn + 1;
+
+	m->filled_page = page;
+	m->filled_gfn = gfn;
+	return on;
+}
+
 /* Entry `index` of the table that slot of w was filled from now reads pte. */
 static void table_entry_changed(struct window *w, uint32_t slot, uint32_t index, uint64_t pte)
 {
@@ -99,6 +110,8 @@ static void table_entry_changed(struct window *w, uint32_t slot, uint32_t index,
 	}
 	note_wp0(w, e, &l);
 	if (!window_current(w) || !l.ok || l.user != (w->kind == WIN_USER))
+		return;
+	if (w->kind == WIN_SUPER && goes_on(w->m, page, l.gfn))
 		return;
 	if (!(e & SH_MAPPED) || (!(e & (SH_WRITE | SH_WPROT)) && leaf_may_write(w, &l)))
 		pend(w, page);

@@ -107,6 +107,8 @@ bool probe_wanted(const struct tr *t, unsigned i)
 {
 	struct host_mem m;
 
+	if (!(tr_site(t, i) & (SITE_PROBE | SITE_PROBE_W)))
+		return false;
 	return wanted(t, i, false, &m) || wanted(t, i, true, &m);
 }
 
@@ -187,12 +189,15 @@ void probe_begin(struct tr *t, unsigned i, struct probe *p)
 
 void probe_end(struct tr *t, unsigned i, const struct probe *p)
 {
+	if (!p->n)
+		return;
+
 	const enum insn_class cl = t->class[i];
 	const enum callout plain = insn_callout(&t->insn[i], cl);
 	const struct host_mem lin = tr_vcpu(offsetof(struct vcpu, hot.probe_lin));
 	const uint32_t arg = t->insn[i].len | (uint32_t)cl << 8 | (plain == CO_ACCESS ? CO_ARG_ACCESS : 0);
 
-	if (p->n && !class_ends_block(cl))
+	if (!class_ends_block(cl))
 		tr_settle_esp(t);
 	for (unsigned n = 0; n < p->n; n++) {
 		struct emitter c = tr_cold(t, 64 + CACHE_TABLE_JUMP);

@@ -206,7 +206,7 @@ static void decode_block(struct tr *t)
 	t->b->len = (uint16_t)at;
 	t->b->dep_len = (uint16_t)(at - t->b->len2);
 	t->b->ninsn = (uint8_t)t->n;
-	for (unsigned i = 0; i < t->n; i++)
+	for (unsigned i = 0; i < t->n && !t->b->fpu; i++)
 		t->b->fpu |= callout_uses_fpu(insn_callout(&t->insn[i], (enum insn_class)t->class[i]));
 }
 

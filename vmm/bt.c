@@ -439,6 +439,8 @@ static struct block *make_block_live(struct bt *bt, uint64_t gpa, uint32_t eip, 
 {
 	_Alignas(16) uint8_t fpu[512];
 	const uint64_t gen = bt->gen;
+
+	__builtin_prefetch(mem_ptr(bt->c->mem, gpa, 1)); /* nobody has read it yet */
 	struct block *b = cache_enter(&bt->k, gpa, eip, bt->c->hot.cur->mode, loop);
 
 	if (b || bt->verify || !cache_has_room(&bt->k, TRANSLATE_ROOM))
