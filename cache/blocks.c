@@ -125,15 +125,20 @@ struct block *cache_lookup(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t
 			   bool (*second)(void *opaque, const struct block *b), void *opaque)
 {
 	struct place at = place_of(ITEM_BLOCK, gpa, eip, mode);
+	struct block *straddler = NULL;
 	uint32_t ref;
 
 	for (unsigned i = 0; item_next(k, &at, &i, &ref);) {
 		struct block *b = block_at(k, ref);
 
-		if (b->gpa == gpa && b->eip == eip && b->mode == mode && (!b->len2 || second(opaque, b)))
+		if (b->gpa != gpa || b->eip != eip || b->mode != mode)
+			continue;
+		if (!b->len2)
 			return b;
+		if (!straddler && second(opaque, b))
+			straddler = b;
 	}
-	return NULL;
+	return straddler;
 }
 
 struct ret_point *cache_ret_point(const struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode)

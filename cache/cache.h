@@ -179,8 +179,9 @@ void cache_destroy(struct cache *k);
 void cache_flush(struct cache *k);
 
 /* ---- blocks */
-/* Several straddlers may share a key and differ in their second page; the first for which second(opaque, b)
- * holds is returned. second is called for straddlers only. */
+/* Several straddlers may share a key and differ in their second page; one for which second(opaque, b) holds
+ * is returned, unless there is a block with that key that is none: made while the second page was not there,
+ * it is as good, and who comes twice shall find the same. second is called for straddlers only. */
 struct block *cache_lookup(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode,
 			   bool (*second)(void *opaque, const struct block *b), void *opaque);
 /* The point behind a call that has been translated already, or NULL. */

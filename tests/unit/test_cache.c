@@ -164,6 +164,28 @@ static void straddler(void **state)
 	assert_int_equal(cache_invalidate(&k, 0x1000, 4096, &left), 0);
 }
 
+/* Made while the second page was there, and while it was not: whatever a look-up finds, it is always the
+ * same, since exits and table slots must agree. */
+static void straddler_and_shorter_block(void **state)
+{
+	static const char bytes[] = "\x90\x05\x01";
+	struct block *a = make(0x1ffd, 0x1ffd, bytes, 3, false), *b, *c;
+
+	(void)state;
+	assert_int_equal(a->len2, 3);
+	second_gpa = 0;
+	b = make(0x1ffd, 0x1ffd, bytes, 3, false);
+	assert_int_equal(b->len2, 0);
+	assert_ptr_equal(cache_lookup(&k, 0x1ffd, 0x1ffd, 0, always, NULL), b);
+	second_gpa = 0xb000;
+	c = make(0x1ffd, 0x1ffd, bytes, 3, false);
+	assert_int_equal(c->len2, 3);
+	assert_ptr_equal(cache_lookup(&k, 0x1ffd, 0x1ffd, 0, always, NULL), b);
+	assert_ptr_equal(cache_lookup(&k, 0x1ffd, 0x1ffd, 0, never, NULL), b);
+	cache_drop(&k, b);
+	assert_true(cache_lookup(&k, 0x1ffd, 0x1ffd, 0, always, NULL)->len2);
+}
+
 static void cross_page_exits(void **state)
 {
 	struct block *a = make(0x1000, 0x1000, "\xe9\xfb\x0f\x00\x00", 5, false); /* jmp 0x2000 */
@@ -821,6 +843,7 @@ int main(void)
 		cmocka_unit_test_setup(dropping_the_source_leaves_no_link, empty),
 		cmocka_unit_test_setup(invalidation_hits_exactly_the_bytes, empty),
 		cmocka_unit_test_setup(straddler, empty),
+		cmocka_unit_test_setup(straddler_and_shorter_block, empty),
 		cmocka_unit_test_setup(cross_page_exits, empty),
 		cmocka_unit_test_setup(address_lookup, empty),
 		cmocka_unit_test_setup(tables, empty),
