@@ -130,7 +130,7 @@ struct space {
 	uint64_t last_used;
 	/* By its number: of which page it has what is remembered, straddlers apart. One may push out another.
 	 */
-	struct recalled *seen[2][CACHE_SEEN];
+	uint16_t seen[2][CACHE_SEEN]; /* index in cache.recalled, plus 1 */
 };
 
 struct cache_stats {

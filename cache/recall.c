@@ -66,9 +66,22 @@ static struct recalled *find_block(const struct cache *k, const struct block *b)
 	return find(k, &key);
 }
 
-static struct recalled **seen_slot(struct space *s, uint32_t page, bool straddlers)
+static uint16_t *seen_slot(struct space *s, uint32_t page, bool straddlers)
 {
 	return &s->seen[straddlers][page % CACHE_SEEN];
+}
+
+/* What s has under this key; NULL if it has not got it. */
+static struct recalled *seen(const struct cache *k, struct space *s, const struct key *key)
+{
+	const uint16_t i = *seen_slot(s, key->page, key->frame2 != NO_FRAME);
+
+	return i && is_about(&k->recalled[i - 1], key) ? &k->recalled[i - 1] : NULL;
+}
+
+static void see(const struct cache *k, struct space *s, const struct recalled *r)
+{
+	*seen_slot(s, r->page, r->frame2 != NO_FRAME) = (uint16_t)(r - k->recalled + 1);
 }
 
 void recall_unseen(struct space *s, uint32_t page, uint64_t pages)
@@ -78,7 +91,7 @@ void recall_unseen(struct space *s, uint32_t page, uint64_t pages)
 		return;
 	}
 	for (uint32_t i = 0; i < pages; i++)
-		*seen_slot(s, page + i, false) = *seen_slot(s, page + i, true) = NULL;
+		*seen_slot(s, page + i, false) = *seen_slot(s, page + i, true) = 0;
 }
 
 void recall_forget_all(struct cache *k)
@@ -143,14 +156,11 @@ static void forget(struct recalled *r, uint32_t eip)
  * it had it, or eip is not among it. */
 static uint32_t give(struct cache *k, struct space *s, const struct key *key, uint32_t eip)
 {
-	struct recalled **seen = seen_slot(s, key->page, key->frame2 != NO_FRAME), *r = *seen;
+	struct recalled *r = seen(k, s, key) ? NULL : find(k, key);
 
-	if (r && is_about(r, key))
-		return 0;
-	r = find(k, key);
 	if (!r)
 		return 0;
-	*seen = r;
+	see(k, s, r);
 	if (++r->uses > RECALL_USES) {
 		r->n = r->uses = 0;
 		return 0;
@@ -168,13 +178,14 @@ uint32_t cache_table_recall(struct cache *k, struct space *s, uint64_t gpa, uint
 /* Where what s finds out about this page goes. A page that is new has nothing to give. */
 static struct recalled *page_of(struct cache *k, struct space *s, const struct key *key)
 {
-	struct recalled **seen = seen_slot(s, key->page, key->frame2 != NO_FRAME), *r = *seen;
+	struct recalled *r = seen(k, s, key);
 
-	if (r && is_about(r, key))
-		return r;
-	r = find(k, key);
 	if (!r)
-		r = *seen = make(k, key);
+		r = find(k, key);
+	if (!r) {
+		r = make(k, key);
+		see(k, s, r);
+	}
 	return r;
 }
 

@@ -36,7 +36,8 @@ static void table_empty(const struct cache *k, struct space *s)
 		for (uint32_t i = 0; i < s->logged; i++)
 			s->table[s->log[i]] = cache_miss(k);
 	s->logged = 0;
-	recall_unseen(s, 0, CACHE_SEEN);
+	if (s->fleeting)
+		recall_unseen(s, 0, CACHE_SEEN);
 }
 
 void space_reset(struct cache *k, struct space *s)
