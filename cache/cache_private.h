@@ -44,7 +44,7 @@ uint32_t space_replay(struct cache *k, struct space *s, const struct recalled *r
 
 /* ---- recall.c */
 #define RECALL_PAGES	   4096u
-#define RECALL_USES	   64u
+#define RECALL_USES	   128u
 #define RECALL_HEADS_LOG   12
 #define RECALL_HEADS_BYTES ((1u << RECALL_HEADS_LOG) * sizeof(struct recalled *))
 #define NO_FRAME	   0xffffffffu
