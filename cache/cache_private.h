@@ -53,6 +53,8 @@ uint32_t space_replay(struct cache *k, struct space *s, const struct recalled *r
 void recall_put(struct cache *k, struct space *s, const struct block *b, uint32_t host);
 /* If the slot of eip, in b's page, is remembered: it leads to host now. */
 void recall_redirect(struct cache *k, const struct block *b, uint32_t eip, uint32_t host);
+/* ... it is not any more. */
+void recall_forget(struct cache *k, const struct block *b, uint32_t eip);
 /* Forgets what leads into b. */
 void recall_drop(struct cache *k, const struct block *b);
 void recall_forget_all(struct cache *k);

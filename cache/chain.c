@@ -88,15 +88,16 @@ bool ret_by_table(const struct ret_point *r)
 	return false;
 }
 
-/* What the exit finds in the table shall not be the exit. (No slot is remembered to lead there: the block at
- * its target was dropped, or the exit would lead to that.) */
+/* What the exit finds in the table shall not be the exit. */
 static void detach_rets(struct cache *k, const struct exit_link *e)
 {
 	const struct block *b = e->from;
 
 	for (unsigned i = 0; i < b->nrets; i++)
-		if (is_ret(&b->rets[i], e))
+		if (is_ret(&b->rets[i], e)) {
 			space_redirect(k, b->mode, e->target, b->rets[i].at, CACHE_MISS_STUB);
+			recall_forget(k, b, e->target);
+		}
 }
 
 void cache_exit_by_table(struct cache *k, struct exit_link *e)

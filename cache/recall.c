@@ -189,10 +189,18 @@ static struct recalled *page_of(struct cache *k, struct space *s, const struct k
 	return r;
 }
 
+/* The first half of an instruction, for want of the next page: others that have it need not fare so. */
+static bool is_half(const struct block *b)
+{
+	return b->ninsn == 1 && !b->len2 && !((b->eip + b->len) & (PAGE_SIZE - 1));
+}
+
 void recall_put(struct cache *k, struct space *s, const struct block *b, uint32_t host)
 {
 	const struct key key = key_of_block(b);
 
+	if (is_half(b))
+		return;
 	if (b->len2)
 		give(k, s, &key, b->eip);
 	put(page_of(k, s, &key), b->eip, host);
@@ -205,6 +213,14 @@ void recall_redirect(struct cache *k, const struct block *b, uint32_t eip, uint3
 
 	if (r && i < r->n)
 		r->host[i] = host;
+}
+
+void recall_forget(struct cache *k, const struct block *b, uint32_t eip)
+{
+	struct recalled *r = find_block(k, b);
+
+	if (r)
+		forget(r, eip);
 }
 
 void recall_drop(struct cache *k, const struct block *b)

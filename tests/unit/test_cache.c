@@ -658,6 +658,50 @@ static void straddlers_are_remembered_apart(void **state)
 	cache_window_gone(&k, WINDOW);
 }
 
+/* The same key has a block that ends before the instruction that goes on on the next page, made where that is
+ * missing: the return point leads to one, then to the other. */
+static void returns_to_straddlers_are_forgotten(void **state)
+{
+	static const char code[] = "\xe8\x03\xf0\xff\xff\x90\x05\x01";
+	struct block *straddling = make(0x1ffd, 0x5ffd, code + 5, 3, false), *plain = nop_ret(0x1100, 0x5100);
+
+	(void)state;
+	second_gpa = 0;
+	struct block *missing = make(0x1ffd, 0x5ffd, code + 5, 3, false);
+	struct block *a = make(0x1ff8, 0x5ff8, code, 8, false);
+	assert_true(straddling->len2 && missing->len == 1);
+	assert_int_equal(a->len, 5);
+	struct space *s = after(missing, plain);
+	miss(s, plain);
+	assert_int_equal(slot(s, 0x5ffd), a->rets[0].at);
+	for (unsigned i = 0; i < a->nexits; i++)
+		if (a->exits[i].target == 0x5ffd)
+			cache_exit_by_table(&k, &a->exits[i]);
+	assert_int_equal(slot(s, 0x5ffd), CACHE_MISS_STUB);
+	cache_window_gone(&k, NEXT_WINDOW);
+	s = user_space(WINDOW);
+	miss(s, plain);
+	assert_int_equal(slot(s, 0x5100), plain->host);
+	assert_int_equal(slot(s, 0x5ffd), CACHE_MISS_STUB);
+	cache_window_gone(&k, WINDOW);
+}
+
+/* An instruction is left to the interpreter where its second page is missing, not where it is there. */
+static void halves_are_not_remembered(void **state)
+{
+	struct block *plain = nop_ret(0x1100, 0x5100);
+
+	(void)state;
+	second_gpa = 0;
+	struct block *half = make(0x1ffd, 0x5ffd, "\x05\x01\x01", 3, false);
+	assert_int_equal(half->len, 3);
+	assert_int_equal(half->len2, 0);
+	struct space *s = after(plain, half);
+	miss(s, plain);
+	assert_int_equal(slot(s, 0x5ffd), CACHE_MISS_STUB);
+	cache_window_gone(&k, NEXT_WINDOW);
+}
+
 /* What nobody uses any more is not remembered for ever. */
 static void unused_slots_are_forgotten(void **state)
 {
@@ -864,6 +908,8 @@ int main(void)
 		cmocka_unit_test_setup(slots_of_dropped_blocks_are_set_anew, empty),
 		cmocka_unit_test_setup(new_return_points_are_remembered, empty),
 		cmocka_unit_test_setup(straddlers_are_remembered_apart, empty),
+		cmocka_unit_test_setup(returns_to_straddlers_are_forgotten, empty),
+		cmocka_unit_test_setup(halves_are_not_remembered, empty),
 		cmocka_unit_test_setup(unused_slots_are_forgotten, empty),
 		cmocka_unit_test_setup(pages_overflow, empty),
 		cmocka_unit_test_setup(memory_overflows, empty),
