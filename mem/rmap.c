@@ -96,19 +96,59 @@ static uint32_t *follow(const struct mem *m, const struct rmap_node *node, uint3
 	return *e >> PAGE_SHIFT == gfn && (*e & (SH_WRITE | SH_WPROT)) ? e : NULL;
 }
 
+/* Where a supervisor has code, there is more. When this many of GROUP pages in a row are code, all lose the
+ * right to be written in one call. The first store to one that is no code after all gets it back. */
+#define GROUP	   16u
+#define GROUP_CODE 3u
+
+/* Those around page that show frames in a row: *first, and how many. 1 if few of them are code. */
+static uint32_t code_group(const struct window *w, uint32_t page, uint32_t gfn, uint32_t *first)
+{
+	const struct mem *m = w->m;
+	const uint32_t at = page % GROUP;
+	const uint32_t *sh = &w->slots[page >> m->slot_shift].sh[(page & (m->slot_pages - 1)) - at];
+	uint32_t lo = at, hi = at + 1, code = 0;
+
+	*first = page;
+	if (w->kind != WIN_SUPER || !(m->trace[gfn] & TRACE_CODE))
+		return 1;
+	while (lo > 0 && (sh[lo - 1] & SH_MAPPED) && sh[lo - 1] >> PAGE_SHIFT == gfn - at + lo - 1)
+		lo--;
+	while (hi < GROUP && (sh[hi] & SH_MAPPED) && sh[hi] >> PAGE_SHIFT == gfn - at + hi)
+		hi++;
+	for (uint32_t i = lo; i < hi; i++)
+		code += !!(m->trace[gfn - at + i] & TRACE_CODE);
+	if (code < GROUP_CODE)
+		return 1;
+	*first = page - at + lo;
+	return hi - lo;
+}
+
+static void protect_group(struct window *w, uint32_t page, uint32_t n)
+{
+	uint32_t *e = &w->slots[page >> w->m->slot_shift].sh[page & (w->m->slot_pages - 1)];
+
+	for (uint32_t i = 0; i < n; i++) {
+		if (!(e[i] & SH_WRITE))
+			continue;
+		e[i] = (e[i] & ~SH_WRITE) | SH_WPROT;
+		shadow_show(w, page + i, e[i]);
+	}
+	host_protect_ro(w, page, n);
+}
+
 void rmap_protect(struct mem *m, uint32_t gfn)
 {
 	struct window *w;
-	uint32_t page;
+	uint32_t page, n;
 
 	for (uint32_t i = m->rmap_head[gfn]; i; i = m->rmap[i].next) {
 		uint32_t *e = follow(m, &m->rmap[i], gfn, &w, &page);
 
 		if (!e || !(*e & SH_WRITE))
 			continue;
-		*e = (*e & ~SH_WRITE) | SH_WPROT;
-		shadow_show(w, page, *e);
-		host_protect_ro(w, page, 1);
+		n = code_group(w, page, gfn, &page);
+		protect_group(w, page, n);
 	}
 	phys_protect(m, gfn, false);
 }

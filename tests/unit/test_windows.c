@@ -612,6 +612,99 @@ static void test_large_pages(void **state)
 	guest_free(g);
 }
 
+static void assert_store(struct guest *g, uint32_t lin, enum outcome want, unsigned faults)
+{
+	uint32_t v = lin;
+
+	assert_int_equal(access_window(g, mem_window_super(g->m), lin, true, &v), want);
+	if (want == DONE && last_faults != faults)
+		fail_msg("%#x: %u hidden faults, not %u", lin, last_faults, faults);
+}
+
+/* Where the supervisor has much code the pages beside it are protected with it; who stores to one that has
+ * none pays for that once. */
+static void test_code_groups(void **state)
+{
+	struct guest *g = guest_new(16u << 20);
+	const struct mem_stats *st = mem_get_stats(g->m);
+	uint64_t calls;
+
+	(void)state;
+	put32(g, 0x10000 + 769 * 4, 1u << 22 | KERNEL | PTE_PS | PTE_D);
+	put32(g, 0x10000 + 770 * 4, 0x11000 | KERNEL);
+	for (uint32_t i = 0; i < 16; i++) /* the same frames, two of them exchanged */
+		put32(g, 0x11000 + i * 4,
+		      (0x500000 + (i == 4 || i == 5 ? 9 - i : i) * 0x1000) | KERNEL | PTE_A | PTE_D);
+	paging_on(g, 0x10000, CR4_PSE);
+	for (uint32_t i = 0; i < 32; i++)
+		assert_store(g, 0xc0500000 + i * 0x1000, DONE, !i);
+	for (uint32_t i = 0; i < 16; i++)
+		assert_store(g, 0xc0800000 + i * 0x1000, DONE, i == 0 || i == 4 || i == 5 || i == 6);
+	mem_trace_add(g->m, 0x500000, TRACE_CODE);
+	mem_trace_add(g->m, 0x502000, TRACE_CODE);
+	mem_trace_add(g->m, 0x508000, TRACE_PT);
+	for (uint32_t i = 0; i < 32; i++)
+		assert_store(g, 0xc0500000 + i * 0x1000, i == 0 || i == 2 || i == 8 ? EMULATED_TRACED : DONE,
+			     0);
+	mem_trace_add(g->m, 0x503000, TRACE_CODE);
+	assert_coherent(g);
+	assert_store(g, 0xc0503000, EMULATED_TRACED, 0);
+	assert_store(g, 0xc0501000, DONE, 1);
+	assert_store(g, 0xc0501ffc, DONE, 0);
+	assert_store(g, 0xc050f000, DONE, 1);
+	assert_store(g, 0xc0510000, DONE, 0);
+	/* here pages 0 to 3 are in a row */
+	assert_store(g, 0xc0803000, EMULATED_TRACED, 0);
+	assert_store(g, 0xc0801000, DONE, 1);
+	assert_store(g, 0xc0804000, DONE, 0);
+	assert_store(g, 0xc0806000, DONE, 0);
+	/* what is protected already takes no call at this address */
+	calls = st->protect_calls;
+	mem_trace_add(g->m, 0x50a000, TRACE_CODE);
+	assert_int_equal(st->protect_calls, calls + 1);
+	assert_store(g, 0xc050a000, EMULATED_TRACED, 0);
+	assert_store(g, 0xc080a000, EMULATED_TRACED, 0);
+	mem_trace_remove(g->m, 0x50a000, TRACE_CODE);
+	assert_store(g, 0xc050a000, DONE, 0);
+	assert_coherent(g);
+	guest_free(g);
+}
+
+/* Consecutive frames in consecutive entries: the first is mapped at once, the others together. */
+static void test_entries_in_a_row(void **state)
+{
+	struct guest *g = guest_new(8u << 20);
+	const struct mem_stats *st = mem_get_stats(g->m);
+	uint64_t calls;
+	uint32_t v = 1;
+
+	(void)state;
+	put32(g, 0x10000 + 768 * 4, 0x11000 | KERNEL);
+	put32(g, 0x11000, 0x200000 | KERNEL | PTE_A | PTE_D);
+	paging_on(g, 0x10000, 0);
+	assert_store(g, 0xc0000000, DONE, 1);
+	calls = st->map_calls;
+	for (uint32_t i = 16; i < 26; i++)
+		put32(g, 0x11000 + i * 4, (0x300000 + i * 0x1000) | KERNEL | PTE_A | PTE_D);
+	assert_int_equal(st->map_calls, calls + 1);
+	assert_store(g, 0xc0010000, DONE, 0);
+	for (uint32_t i = 16; i < 26; i++) {
+		assert_store(g, 0xc0000000 + i * 0x1000, DONE, i == 17);
+		assert_int_equal(access_window(g, mem_window_super(g->m), 0xc0000000 + i * 0x1000, false, &v),
+				 DONE);
+		assert_int_equal(v, 0xc0000000 + i * 0x1000);
+		assert_int_equal(get32(g, 0x300000 + i * 0x1000), v);
+	}
+	assert_int_equal(st->map_calls, calls + 2);
+	/* frames that are not in a row wait for nobody */
+	for (uint32_t i = 40; i < 44; i++)
+		put32(g, 0x11000 + i * 4, (0x300000 - i * 0x1000) | KERNEL | PTE_A | PTE_D);
+	for (uint32_t i = 40; i < 44; i++)
+		assert_store(g, 0xc0000000 + i * 0x1000, DONE, 0);
+	assert_coherent(g);
+	guest_free(g);
+}
+
 struct written {
 	unsigned n;
 	uint64_t gpa[8];
@@ -906,6 +999,8 @@ int main(void)
 		cmocka_unit_test(test_unwatched_many),
 		cmocka_unit_test(test_unwatched_code),
 		cmocka_unit_test(test_large_pages),
+		cmocka_unit_test(test_code_groups),
+		cmocka_unit_test(test_entries_in_a_row),
 		cmocka_unit_test(test_write_protect),
 		cmocka_unit_test(test_missed),
 		cmocka_unit_test(test_recycled),
