@@ -261,6 +261,9 @@ struct space *cache_space(struct cache *k, uint32_t window_id, uint32_t mode, bo
 			  const struct space *keep);
 /* Lets the slot of b's EIP lead to b: to its return point, if it is one. */
 void cache_table_set(struct cache *k, struct space *s, const struct block *b);
+/* The same for the return points of a new block, before anything returns there: to most of them something
+ * soon will. A fleeting space waits for its misses, since what is set there is soon to be undone. */
+void cache_table_set_rets(struct cache *k, struct space *s, const struct block *b);
 /* At the first miss in a page of a fleeting space: sets the slots of this page that are remembered. gpa is
  * where eip is mapped to, for fetches at this privilege; when that changes, cache_space_forget will be
  * called. Returns where the slot of eip leads now; 0 if it is not among them, or this is not the first. */

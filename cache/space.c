@@ -146,6 +146,14 @@ void cache_table_prepare(struct cache *k, struct space *s, uint32_t eip)
 		table_fill(k, s, eip);
 }
 
+static void log_slot(struct space *s, uint32_t eip)
+{
+	if (s->logged < CACHE_SLOT_LOG)
+		s->log[s->logged] = eip;
+	if (s->logged <= CACHE_SLOT_LOG)
+		s->logged++;
+}
+
 void cache_table_set(struct cache *k, struct space *s, const struct block *b)
 {
 	/* Return points go on to a straddler through this slot. */
@@ -154,16 +162,27 @@ void cache_table_set(struct cache *k, struct space *s, const struct block *b)
 	uint32_t *slot = &s->table[b->eip];
 
 	cache_table_prepare(k, s, b->eip);
-	if (*slot == cache_miss(k)) {
-		if (s->logged < CACHE_SLOT_LOG)
-			s->log[s->logged] = b->eip;
-		if (s->logged <= CACHE_SLOT_LOG)
-			s->logged++;
-	}
+	if (*slot == cache_miss(k))
+		log_slot(s, b->eip);
 	*slot = host;
 	k->stats.table_fills++;
 	if (s->fleeting)
 		recall_put(k, s, b, host);
+}
+
+void cache_table_set_rets(struct cache *k, struct space *s, const struct block *b)
+{
+	for (unsigned i = 0; i < b->nrets && !s->fleeting; i++) {
+		const struct ret_point *r = &b->rets[i];
+		uint32_t *slot = &s->table[r->eip];
+
+		cache_table_prepare(k, s, r->eip);
+		if (*slot != cache_miss(k))
+			continue;
+		log_slot(s, r->eip);
+		*slot = slot_of(k, r->at);
+		k->stats.table_fills++;
+	}
 }
 
 uint32_t space_replay(struct cache *k, struct space *s, const struct recalled *r, uint32_t eip)

@@ -322,6 +322,14 @@ static void note_code(struct vcpu *c, const struct block *b)
 		mem_window_note_code(c, win, (b->eip & PAGE_MASK) + PAGE_SIZE);
 }
 
+/* Once it is seen to that we hear of it when the code of a new block is unmapped. --bt-range wants to know of
+ * each entry. */
+static void set_rets(struct bt *bt, const struct block *b)
+{
+	if (bt->m->cfg.bt_last == 0xffffffffu)
+		cache_table_set_rets(&bt->k, bt->c->hot.cur, b);
+}
+
 /* The block for eip in the current space, translated if need be. NULL with c->exc pending when the fetch
  * faults, or without when the code does not lie in RAM. */
 struct block *bt_find_block(struct bt *bt, uint32_t eip, bool loop)
@@ -333,6 +341,7 @@ struct block *bt_find_block(struct bt *bt, uint32_t eip, bool loop)
 	if (mem_walk(c, eip, ACC_EXEC | (c->cpl == 3 ? ACC_USER : 0), &w) < 0)
 		return NULL;
 	struct block *b = cache_lookup(&bt->k, w.gpa, eip, c->hot.cur->mode, second_matches, &second);
+	const bool found = b;
 	if (!b)
 		b = cache_enter(&bt->k, w.gpa, eip, c->hot.cur->mode, loop);
 	if (!b)
@@ -340,6 +349,8 @@ struct block *bt_find_block(struct bt *bt, uint32_t eip, bool loop)
 	if (!b)
 		return NULL;
 	note_code(c, b);
+	if (!found)
+		set_rets(bt, b);
 	return b;
 }
 
@@ -473,11 +484,14 @@ static int bt_on_exit(struct vcpu *c, int how)
 		return 0;
 	}
 	struct block *b = cache_lookup(&bt->k, w.gpa, c->eip, c->hot.cur->mode, second_matches, &second);
+	const bool found = b;
 	if (!b)
 		b = make_block_live(bt, w.gpa, c->eip, &second, e && leads_back(e));
 	if (!b)
 		return how;
 	note_code(c, b);
+	if (!found)
+		set_rets(bt, b);
 	if (!e) {
 		bt->st.exits_miss++;
 		cache_table_set(&bt->k, c->hot.cur, b);

@@ -303,6 +303,36 @@ static void returns(void **state)
 }
 
 /* A return address that had a block before the call did: its slots follow the call. */
+/* Slots of return points that are set with their block. */
+static void returns_foreseen(void **state)
+{
+	struct space *s = cache_space(&k, 7, 0, false, NULL),
+		     *user = cache_space(&k, 8, MODE_USER, true, NULL);
+	/* call 0x1100; call 0x1100; ret; call 0x1100, at the end of a page */
+	struct block *there = make(0x100a, 0x100a, "\xc3", 1, false);
+	struct block *a = make(0x1000, 0x1000, "\xe8\xfb\x00\x00\x00\xe8\xf6\x00\x00\x00\xc3", 11, false);
+
+	(void)state;
+	assert_int_equal(a->nrets, 2);
+	cache_table_set(&k, s, there);
+	const uint32_t at = slot(s, 0x100a);
+	assert_int_equal(at, a->rets[1].at);
+	cache_table_set_rets(&k, s, a);
+	assert_int_equal(slot(s, 0x1005), a->rets[0].at);
+	assert_int_equal(slot(s, 0x100a), at);
+	assert_int_equal(slot(s, 0x1000), CACHE_MISS_STUB);
+	cache_table_set_rets(&k, user, a);
+	assert_int_equal(slot(user, 0x1005), CACHE_MISS_STUB);
+	cache_space_forget(&k, 7, 0x1000, 1);
+	assert_int_equal(slot(s, 0x1005), CACHE_MISS_STUB);
+	cache_table_set_rets(&k, s, a);
+	assert_int_equal(slot(s, 0x100a), a->rets[1].at);
+	cache_drop(&k, a);
+	assert_memory_equal(k.rx + slot(s, 0x1005), "\xe9", 1); /* to the miss handler */
+	cache_window_gone(&k, 7);
+	cache_window_gone(&k, 8);
+}
+
 static void returns_to_what_was_there(void **state)
 {
 	struct block *there = make(0x1005, 0x1005, "\xb8\x01\x00\x00\x00\xc3", 6, false);
@@ -899,6 +929,7 @@ int main(void)
 		cmocka_unit_test_setup(tables, empty),
 		cmocka_unit_test_setup(tables_overflow, empty),
 		cmocka_unit_test_setup(returns, empty),
+		cmocka_unit_test_setup(returns_foreseen, empty),
 		cmocka_unit_test_setup(returns_to_what_was_there, empty),
 		cmocka_unit_test_setup(returns_to_straddlers, empty),
 		cmocka_unit_test_setup(entries, empty),
