@@ -217,27 +217,12 @@ void space_redirect(struct cache *k, uint32_t mode, uint32_t eip, uint32_t from,
 	}
 }
 
-/* The log does not tell which slots of these pages were set: all of them. A table that is emptied for a few
- * pages' sake is missed. */
-#define CLEAR_MAX (64ull << PAGE_SHIFT)
-
-static void clear_slots(const struct cache *k, struct space *s, uint32_t lin, uint64_t bytes)
-{
-	for (uint64_t at = 0; at < bytes; at += PAGE_SIZE / sizeof *s->table)
-		if (s->table[(uint32_t)(lin + at)])
-			table_fill(k, s, (uint32_t)(lin + at));
-}
-
 /* Empties the slots of [lin, lin + bytes). */
 static void forget_slots(const struct cache *k, struct space *s, uint32_t lin, uint64_t bytes)
 {
 	uint32_t kept = 0;
 
 	recall_unseen(s, lin >> PAGE_SHIFT, bytes >> PAGE_SHIFT);
-	if (s->logged > CACHE_SLOT_LOG && bytes <= CLEAR_MAX) {
-		clear_slots(k, s, lin, bytes);
-		return;
-	}
 	if (s->logged > CACHE_SLOT_LOG) {
 		table_empty(k, s);
 		return;

@@ -259,13 +259,7 @@ static void tables_overflow(void **state)
 		b.eip = i * 0x123;
 		cache_table_set(&k, s, &b);
 	}
-	/* few pages: these alone */
-	cache_space_forget(&k, 7, 0x3000, 2);
-	for (uint32_t i = 0; i < 2 * CACHE_SLOT_LOG; i++)
-		assert_int_equal(slot(s, i * 0x123), i * 0x123 - 0x3000 < 0x2000 ? CACHE_MISS_STUB : 64);
-	cache_space_forget(&k, 7, 0xfffff000, 1);
-	assert_int_equal(slot(s, 0), 64);
-	cache_space_forget(&k, 7, 0, 1u << 20);
+	cache_space_forget(&k, 7, 0, 1);
 	for (uint32_t i = 0; i < 2 * CACHE_SLOT_LOG; i++)
 		assert_int_equal(slot(s, i * 0x123), CACHE_MISS_STUB);
 	b.eip = 0xfffffffe;
