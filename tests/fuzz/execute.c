@@ -248,6 +248,8 @@ int __wrap_interp_run(struct vcpu *c, uint64_t n, bool stop_at_translatable)
 
 	if (c->bt)
 		return __real_interp_run(c, n, stop_at_translatable);
+	if (current->no_tlb && !current->steps)
+		mem_set_store_log(c->mem, watch_store, current);
 	while (!r && !c->halted && !atomic_load_explicit(&c->request, memory_order_relaxed)) {
 		if (log_on(LOG_EXEC))
 			log_step(c);
