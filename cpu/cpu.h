@@ -74,6 +74,16 @@ struct seg_known {
 };
 #define CPU_SEGS_KNOWN 32u /* a power of 2; indexed by the selector's number */
 
+/* Pages of RAM that the user window may lack, for code that asks before it uses one (translator/probe.c): a TLB
+ * of user accesses. By the low bits of the linear page number: minus one minus the number of the page that may be
+ * read, and written; 0: none. add + linear address is the host's. mem/access.c fills and empties it. */
+#define CPU_PROBE_TLB 256u
+struct probe_tlb {
+	uint32_t read[CPU_PROBE_TLB], write[CPU_PROBE_TLB];
+	uint64_t add[CPU_PROBE_TLB];
+	uint32_t windows; /* nonzero: some entries lead to the user window, by add = its base */
+};
+
 /* What translated code and translator/entry.S reach through r15 besides the architectural state. All of it
  * belongs to the binary translator (vmm/bt.h says who writes what); nothing of it is visible to the guest. */
 struct cpu_hot {
@@ -108,6 +118,7 @@ struct cpu_hot {
 	uint64_t fault_pc, fault_addr, fault_err, fault_trap;
 	_Alignas(16) uint8_t xmm[8][16]; /* the guest's, during a callout of the device kind */
 	struct seg_known segs_known[CPU_SEGS_KNOWN];
+	struct probe_tlb probe_tlb;
 };
 
 struct vcpu {

@@ -2,8 +2,9 @@
  *
  * The TLB holds only pages of RAM. An entry's three tags say for which kinds of access it may be used without
  * looking further: rtag for reads, wtag for writes (D already set, no trace on the page), xtag for
- * instruction fetches (not NX). ltag takes the place of wtag where somebody watches stores. A page-table change leaves stale entries exactly as a hardware TLB would,
- * until the guest flushes; a trace takes write tags away at once.
+ * instruction fetches (not NX). ltag takes the place of wtag where somebody watches stores. A page-table
+ * change leaves stale entries exactly as a hardware TLB would, until the guest flushes; a trace takes write
+ * tags away at once.
  */
 #include "mem/internal.h"
 
@@ -22,6 +23,83 @@ static void tlb_drop(struct tlb_entry *t)
 	t->rtag = t->wtag = t->xtag = t->ltag = 0;
 }
 
+/* ------------------------------------------------------------------ the TLB of probes */
+
+void mem_set_probe_tlb(struct mem *m, struct probe_tlb *t)
+{
+	m->probes = t;
+	m->probes_used_n = 0;
+	m->probes_large = false;
+}
+
+static void probes_flush(struct mem *m)
+{
+	struct probe_tlb *t = m->probes;
+
+	if (!t)
+		return;
+	if (m->probes_used_n > PROBES_USED_MAX || t->windows) {
+		fill_zero(t, offsetof(struct probe_tlb, add));
+	} else {
+		for (unsigned i = 0; i < m->probes_used_n; i++)
+			t->read[m->probes_used[i]] = t->write[m->probes_used[i]] = 0;
+	}
+	t->windows = 0;
+	m->probes_used_n = 0;
+	m->probes_large = false;
+}
+
+static void probes_flush_page(struct mem *m, uint32_t page)
+{
+	struct probe_tlb *t = m->probes;
+
+	if (!t)
+		return;
+	if (m->probes_large)
+		probes_flush(m);
+	else if (t->read[page % CPU_PROBE_TLB] == ~page)
+		t->read[page % CPU_PROBE_TLB] = t->write[page % CPU_PROBE_TLB] = 0;
+}
+
+static void probes_drop_write(struct mem *m, unsigned i, uint64_t gfn)
+{
+	struct probe_tlb *t = m->probes;
+	const uint64_t page = (uint32_t)~t->write[i];
+
+	if (t->write[i] && (t->add[i] + (page << PAGE_SHIFT) - (uintptr_t)m->ram) >> PAGE_SHIFT == gfn)
+		t->write[i] = 0;
+}
+
+static void probes_drop_writes(struct mem *m, uint64_t gfn)
+{
+	if (m->probes_used_n > PROBES_USED_MAX)
+		for (unsigned i = 0; i < CPU_PROBE_TLB; i++)
+			probes_drop_write(m, i, gfn);
+	else
+		for (unsigned i = 0; i < m->probes_used_n; i++)
+			probes_drop_write(m, m->probes_used[i], gfn);
+}
+
+void probe_tlb_fill(struct mem *m, uint32_t lin, const struct walk *w)
+{
+	const uint32_t page = lin >> PAGE_SHIFT;
+	struct probe_tlb *t = m->probes;
+	const unsigned i = page % CPU_PROBE_TLB;
+
+	if (!t || !w->accessed)
+		return;
+	if (m->probes_used_n < PROBES_USED_MAX)
+		m->probes_used[m->probes_used_n++] = (uint8_t)i;
+	else
+		m->probes_used_n = PROBES_USED_MAX + 1;
+	m->probes_large |= w->page_size != PAGE_SIZE;
+	t->add[i] = (uintptr_t)m->ram + (w->gpa & ~0xfffull) - (lin & PAGE_MASK);
+	t->read[i] = ~page;
+	t->write[i] = w->writable && w->dirty && !m->trace[w->gpa >> PAGE_SHIFT] ? ~page : 0;
+}
+
+/* ------------------------------------------------------------------ both */
+
 void tlb_flush(struct mem *m)
 {
 	if (m->tlb_used_n > TLB_USED_MAX) {
@@ -32,10 +110,12 @@ void tlb_flush(struct mem *m)
 	}
 	m->tlb_used_n = 0;
 	m->tlb_large = false;
+	probes_flush(m);
 }
 
 void tlb_flush_page(struct mem *m, uint32_t lin)
 {
+	probes_flush_page(m, lin >> PAGE_SHIFT);
 	if (m->tlb_large) {
 		tlb_flush(m);
 		return;
@@ -59,6 +139,7 @@ static void tlb_drop_write(const struct mem *m, struct tlb_entry *t, uint64_t gf
 
 void tlb_drop_writes(struct mem *m, uint64_t gfn)
 {
+	probes_drop_writes(m, gfn);
 	if (m->tlb_used_n > TLB_USED_MAX) {
 		for (unsigned i = 0; i < 2 * TLB_SIZE; i++)
 			tlb_drop_write(m, tlb_at(m, i), gfn);

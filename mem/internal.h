@@ -42,6 +42,7 @@
 #define PAE_ADDR       (((1ull << MEM_MAXPHYADDR) - 1ull) & ~0xfffull)
 
 #define TLB_USED_MAX   512u
+#define PROBES_USED_MAX 32u
 
 /* ------------------------------------------------------------------ windows
  *
@@ -201,6 +202,11 @@ struct mem {
 	uint16_t tlb_used[TLB_USED_MAX];
 	bool tlb_large; /* an entry comes from a large page: INVLPG of any of its pages drops them all */
 
+	struct probe_tlb *probes; /* or NULL */
+	unsigned probes_used_n;	  /* the same for these entries */
+	uint8_t probes_used[PROBES_USED_MAX];
+	bool probes_large;
+
 	uint8_t *ram; /* the VMM's own mapping */
 	uint64_t ram_bytes;
 	uint32_t ram_pages;
@@ -323,6 +329,8 @@ void entry_set(struct mem *m, uint64_t gpa, uint8_t bits);
 void tlb_flush(struct mem *m);
 void tlb_flush_page(struct mem *m, uint32_t lin);
 void tlb_drop_writes(struct mem *m, uint64_t gfn);
+/* w: of lin, which is RAM and the user's. */
+void probe_tlb_fill(struct mem *m, uint32_t lin, const struct walk *w);
 
 /* ---- host.c
  *

@@ -95,6 +95,7 @@ struct walk {
 	bool user;	   /* user-accessible through all levels */
 	bool writable;	   /* R/W set through all levels (CR0.WP not applied) */
 	bool nx;	   /* not executable */
+	bool accessed;	   /* A bits of all entries. Set by a walk without ACC_PEEK, whatever is said here */
 	bool dirty;	   /* D bit of the final entry */
 	bool global;
 	uint64_t pde_gpa, pte_gpa; /* where the entries stand; pte_gpa 0 for a large page (and for a table at 0) */
@@ -132,6 +133,10 @@ struct soft_tlb {
 struct soft_tlb *mem_tlb(struct mem *m);
 /* Of an entry with an ltag: whether there is a trace. */
 bool mem_tlb_traced(const struct mem *m, const struct tlb_entry *t);
+
+/* A second one, for user accesses of translated code: mem_window_missed fills it, and what empties the other
+ * empties it too. NULL: none. t is all zero. */
+void mem_set_probe_tlb(struct mem *m, struct probe_tlb *t);
 
 /* m_tlb is mem_tlb(c->mem); the sized forms inline the TLB hit. */
 #define MEM_DEFINE_ACCESS(bits, type)                                                                         \
@@ -237,6 +242,8 @@ enum mem_fault mem_window_fault(struct vcpu *c, struct window *w, uint64_t lin, 
  * used so; MEM_FAULT_EMULATE: go on like this. */
 #define MEM_PRESENT_WRITE (1u << 20)
 enum mem_fault mem_window_missed(struct vcpu *c, uint32_t lin, bool write);
+/* Nothing has told mem_window_missed of this page yet, since it was mapped or its address space began. */
+bool mem_window_untouched(const struct mem *m, uint32_t lin);
 
 /* Finds the window that a host address lies in (with its guard space). NULL if none. An address below the window's
  * first byte gives a *lin of 4 GiB or more, like one behind its last. */

@@ -58,7 +58,7 @@ int mem_walk(struct vcpu *c, uint32_t lin, unsigned acc, struct walk *out)
 	uint64_t pde, pte, rights, rsvd, last_gpa;
 
 	if (!cpu_paging(c)) {
-		*out = (struct walk){.gpa = lin & c->a20_mask, .user = true, .writable = true, .dirty = true};
+		*out = (struct walk){.gpa = lin & c->a20_mask, .user = true, .writable = true, .accessed = true, .dirty = true};
 		return 0;
 	}
 
@@ -119,6 +119,7 @@ int mem_walk(struct vcpu *c, uint32_t lin, unsigned acc, struct walk *out)
 	out->user = rights & PTE_US;
 	out->writable = rights & PTE_RW;
 	out->nx = pae && ((pde | pte) & PTE_NX);
+	out->accessed = pde & pte & PTE_A;
 	out->global = (pte & PTE_G) && (c->cr4 & CR4_PGE);
 	if (((acc & ACC_USER) && !out->user) ||
 	    ((acc & ACC_WRITE) && !out->writable && ((acc & ACC_USER) || (c->cr0 & CR0_WP))) ||

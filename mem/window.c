@@ -428,8 +428,8 @@ enum mem_fault mem_window_fault(struct vcpu *c, struct window *w, uint64_t lin64
  * would. What is used a few times only, as most pages of a short-lived process are, never gets one. A page
  * whose rights the guest takes away again and again (every fork protects its parent's pages) has to be used
  * more often each time. */
-#define MAP_AFTER   12u
-#define RAISE_AFTER 4u /* where the host has the frame already */
+#define MAP_AFTER   24u
+#define RAISE_AFTER 8u /* where the host has the frame already */
 
 enum mem_fault mem_window_missed(struct vcpu *c, uint32_t lin, bool write)
 {
@@ -450,7 +450,10 @@ enum mem_fault mem_window_missed(struct vcpu *c, uint32_t lin, bool write)
 		return MEM_FAULT_MMIO;
 	if (write && m->trace[walk.gpa >> PAGE_SHIFT])
 		return MEM_FAULT_TRACED;
-	if ((write && !walk.writable) || !tables_watched(m, page, &walk))
+	if (write && !walk.writable)
+		return MEM_FAULT_EMULATE;
+	probe_tlb_fill(m, lin, &walk);
+	if (!tables_watched(m, page, &walk))
 		return MEM_FAULT_EMULATE;
 	sl = slot_open(w, page >> m->slot_shift, space_pde(m, w, page >> m->slot_shift));
 	if (!sl)
@@ -466,6 +469,11 @@ enum mem_fault mem_window_missed(struct vcpu *c, uint32_t lin, bool write)
 	*miss &= (uint16_t)~MISS_COUNT;
 	m->stats.missed_maps++;
 	return map_page(w, page, &walk, write);
+}
+
+bool mem_window_untouched(const struct mem *m, uint32_t lin)
+{
+	return !(m->user->missed[lin >> PAGE_SHIFT] & MISS_COUNT);
 }
 
 /* ------------------------------------------------------------------ code */

@@ -124,6 +124,11 @@ void em_store32(struct emitter *e, const struct host_mem *m, unsigned src)
 	op_rm(e, false, 0x89, src, m);
 }
 
+void em_store64(struct emitter *e, const struct host_mem *m, unsigned src)
+{
+	op_rm(e, true, 0x89, src, m);
+}
+
 void em_store_i32(struct emitter *e, const struct host_mem *m, uint32_t imm)
 {
 	op_rm(e, false, 0xc7, 0, m);
@@ -172,6 +177,11 @@ void em_rorx64(struct emitter *e, unsigned dst, unsigned src, unsigned n)
 void em_shrx32(struct emitter *e, unsigned dst, unsigned src, unsigned count_reg)
 {
 	vex3(e, 2, false, 3, count_reg, 0xf7, dst, src);
+}
+
+void em_not32(struct emitter *e, unsigned dst)
+{
+	op_rr(e, false, 0xf7, 2, dst);
 }
 
 void em_lea_add(struct emitter *e, unsigned dst, unsigned a, unsigned b)
@@ -262,6 +272,14 @@ void em_fix8(struct emitter *e, uint32_t at)
 
 	assert(d < 128);
 	e->base[at] = (uint8_t)d;
+}
+
+void em_back8(struct emitter *e, uint32_t at, uint32_t dest)
+{
+	uint32_t d = at + 1 - dest;
+
+	assert(d <= 128);
+	e->base[at] = (uint8_t)-d;
 }
 
 void em_fix32(struct emitter *e, uint32_t at, uint32_t dest)

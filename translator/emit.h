@@ -81,6 +81,7 @@ void em_lea64(struct emitter *e, unsigned dst, const struct host_mem *m);
 void em_load32(struct emitter *e, unsigned dst, const struct host_mem *m);
 void em_load64(struct emitter *e, unsigned dst, const struct host_mem *m);
 void em_store32(struct emitter *e, const struct host_mem *m, unsigned src);
+void em_store64(struct emitter *e, const struct host_mem *m, unsigned src);
 void em_store_i32(struct emitter *e, const struct host_mem *m, uint32_t imm);
 void em_movzx16_r(struct emitter *e, unsigned dst, unsigned src);
 void em_movzx8_r(struct emitter *e, unsigned dst, unsigned src); /* src 0-3 or 8-15 */
@@ -88,6 +89,7 @@ void em_movzx16_m(struct emitter *e, unsigned dst, const struct host_mem *m);
 void em_rorx32(struct emitter *e, unsigned dst, unsigned src, unsigned n);	   /* BMI2 */
 void em_rorx64(struct emitter *e, unsigned dst, unsigned src, unsigned n);	   /* BMI2 */
 void em_shrx32(struct emitter *e, unsigned dst, unsigned src, unsigned count_reg); /* BMI2 */
+void em_not32(struct emitter *e, unsigned dst);
 void em_lea_add(struct emitter *e, unsigned dst, unsigned a, unsigned b);	   /* dst = a + b, 32 bits */
 void em_lea_disp(struct emitter *e, unsigned dst, unsigned a, int32_t d);	   /* dst = a + d, 32 bits */
 /* Arithmetic that does set flags: 81 /n and its relatives. */
@@ -105,6 +107,7 @@ uint32_t em_call32(struct emitter *e);
 uint32_t em_jcc8(struct emitter *e, unsigned cc);
 uint32_t em_jrcxz8(struct emitter *e);
 void em_fix8(struct emitter *e, uint32_t at);		      /* to here */
+void em_back8(struct emitter *e, uint32_t at, uint32_t dest); /* to an arena offset, at most 128 bytes before */
 void em_fix32(struct emitter *e, uint32_t at, uint32_t dest); /* dest: arena offset */
 void em_jmp_m(struct emitter *e, const struct host_mem *m);
 void em_call_m(struct emitter *e, const struct host_mem *m);

@@ -9,6 +9,8 @@
  *   mov eax, [ecx] (user site)  ->   lea r8d, [rcx]; mov eax, [r13+r8]
  *   mov eax, [ecx] (mixed site) ->   lea r8d, [rcx]; mov r9, slot_bases[r8 >> 22]; mov eax, [r9+r8]
  *
+ *   mov eax, [ecx] (a site that probes)  ->   what probe.c says; mov eax, [r10+r8]
+ *
  * hot.seg_poison is 0 when the segment may be used freely (present, writable, 4 GiB limit), else 4 GiB, so
  * that the access lands in the guard space behind the window and traps to where every check is made. The
  * 32-bit wrap of base + offset is made by lea r8d.
@@ -94,6 +96,37 @@ static struct reg_use reg_use(const struct insn *i)
 	return (struct reg_use){.high8 = kind == REG_BYTE, .reg_esp = kind == REG_WIDE && i->reg == ESP};
 }
 
+/* bt, bts, btr, btc with a register: the access lies up to 256 MiB below or above the operand, beyond the
+ * reach of the segment's poison. */
+static bool is_bit_string(const struct insn *i)
+{
+	return i->opmap == 1 && (i->opcode & 0xe7) == 0xa3;
+}
+
+unsigned ident_operand_bytes(const struct insn *i, bool *write)
+{
+	ZydisDecodedInstruction zi;
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+	unsigned bytes = 0;
+
+	if (is_bit_string(i) || !ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, i->raw, i->len, &zi, ops)))
+		return 0;
+	for (unsigned n = 0; n < zi.operand_count; n++) {
+		const ZydisRegister r = ops[n].reg.value;
+
+		if (ops[n].type == ZYDIS_OPERAND_TYPE_REGISTER && r >= ZYDIS_REGISTER_AH &&
+		    r <= ZYDIS_REGISTER_BH)
+			return 0; /* no REX */
+		if (ops[n].type != ZYDIS_OPERAND_TYPE_MEMORY)
+			continue;
+		if (bytes || ops[n].size % 8 || ops[n].size > 128 || ops[n].mem.type != ZYDIS_MEMOP_TYPE_MEM)
+			return 0;
+		bytes = ops[n].size / 8;
+		*write = ops[n].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	}
+	return bytes;
+}
+
 struct host_mem ident_ea(const struct tr *t, const struct insn *i)
 {
 	return (struct host_mem){.base = (int8_t)(i->base < 0 ? -1 : (int)host_reg((unsigned)i->base)),
@@ -124,13 +157,6 @@ static bool cs_write_possible(const struct insn *i)
 	return i->seg == CS;
 }
 
-/* bt, bts, btr, btc with a register: the access lies up to 256 MiB below or above the operand, beyond the
- * reach of the segment's poison. */
-static bool is_bit_string(const struct insn *i)
-{
-	return i->opmap == 1 && (i->opcode & 0xe7) == 0xa3;
-}
-
 /* A register and a small displacement, which leave the window only at its ends. There is nothing on either
  * side, so that such an access traps and the interpreter makes it wrap: a prefix less. */
 static bool near_base(const struct host_mem *m)
@@ -146,6 +172,10 @@ bool ident_operand(struct tr *t, unsigned i, struct host_mem *m)
 
 	if (cs_write_possible(in) || site & SITE_CALLOUT)
 		return false;
+	if (t->probed) {
+		*m = (struct host_mem){.base = R10, .index = R8, .scale = 1};
+		return true;
+	}
 	*m = ident_ea(t, in);
 	if (!segment_flat(t, in->seg)) {
 		if (site & (SITE_USER | SITE_MIXED) || is_bit_string(in))
@@ -255,7 +285,8 @@ bool ident_emit(struct tr *t, unsigned i)
 			     u.rm_esp ? GUEST_ESP : in->rm);
 	} else {
 		struct host_mem m;
-		bool indirect = tr_site(t, i) & (SITE_USER | SITE_MIXED) || !segment_flat(t, in->seg);
+		bool indirect =
+			t->probed || tr_site(t, i) & (SITE_USER | SITE_MIXED) || !segment_flat(t, in->seg);
 		if (u.high8 && (indirect || in->base == ESP))
 			return false;
 		if (!ident_operand(t, i, &m))

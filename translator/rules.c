@@ -7,11 +7,13 @@
 #include "translator/tr.h"
 
 /* Guest esp + disp: gs:[r12 + disp], at a user site [r12 + r13 + disp]. Where the guest's would wrap they
- * trap. */
+ * trap. A site that probes has the address already. */
 static struct host_mem stack_at(const struct tr *t, unsigned i, int32_t disp)
 {
 	const bool user_site = !(t->rq->mode & MODE_USER) && tr_site(t, i) & SITE_USER;
 
+	if (t->probed)
+		return (struct host_mem){.base = R10, .index = R8, .scale = 1};
 	return (struct host_mem){.base = R12,
 				 .index = user_site ? R13 : -1,
 				 .scale = 1,
@@ -90,7 +92,7 @@ static bool pop(struct tr *t, unsigned i)
 	return true;
 }
 
-static void push_r8(struct tr *t, unsigned i, unsigned reg)
+static void push_scratch(struct tr *t, unsigned i, unsigned reg)
 {
 	struct host_mem m = stack_at(t, i, -4);
 
@@ -104,13 +106,13 @@ static bool push_rm(struct tr *t, unsigned i)
 	struct host_mem m;
 
 	if (t->insn[i].mod == 3) {
-		push_r8(t, i, host_reg(t->insn[i].rm));
+		push_scratch(t, i, host_reg(t->insn[i].rm));
 		return true;
 	}
 	if (!ident_operand(t, i, &m))
 		return false;
 	em_load32(&t->e, R8, &m);
-	push_r8(t, i, R8);
+	push_scratch(t, i, R8);
 	return true;
 }
 
@@ -140,7 +142,7 @@ static bool pop_rm(struct tr *t, unsigned i)
 	return true;
 }
 
-/* push ds   ->   movzx r8d, word [r15+sel]; mov gs:[r12-4], r8d; lea r12d, [r12-4]
+/* push ds   ->   movzx r9d, word [r15+sel]; mov gs:[r12-4], r9d; lea r12d, [r12-4]
  * The upper half of the stack slot: zero, as 32-bit CPUs since the P6 may leave it untouched or zero it.
  * Silicon writes 16 bits only; so do we. */
 static bool push_seg(struct tr *t, unsigned i)
@@ -150,8 +152,8 @@ static bool push_seg(struct tr *t, unsigned i)
 	struct host_mem sel =
 		tr_vcpu(offsetof(struct vcpu, seg) + s * sizeof(struct seg) + offsetof(struct seg, sel));
 
-	em_movzx16_m(&t->e, R8, &sel);
-	push_r8(t, i, R8);
+	em_movzx16_m(&t->e, R9, &sel);
+	push_scratch(t, i, R9);
 	return true;
 }
 
@@ -187,8 +189,10 @@ static bool leave(struct tr *t, unsigned i)
 {
 	struct host_mem m = stack_at(t, i, 0);
 
-	m.base = RBP;
-	m.disp = 0;
+	if (!t->probed) {
+		m.base = RBP;
+		m.disp = 0;
+	}
 	if (t->insn[i].opsize == 2)
 		return false;
 	em_load32(&t->e, R8, &m);
@@ -231,7 +235,7 @@ static bool pushf(struct tr *t, unsigned i)
 		em_load32(e, R11, vcpu_field(&m, parts[n]));
 		em_lea_add(e, R10, R10, R11);
 	}
-	push_r8(t, i, R10);
+	push_scratch(t, i, R10);
 	return true;
 }
 

@@ -17,7 +17,8 @@
 #define SITES                                                                                                \
 	32768u	  /* a power of two; when three quarters full everything is forgotten (and learnt again)     \
 		   */
-#define MISSES 4u /* before a site probes */
+#define MISSES	   4u /* before a site probes; eight times as many when it was turned back, and then the most */
+#define MISSES_MAX 0xffu
 /* A probe costs a few cycles each time, which is much in a loop that hardly ever misses. Code that runs much
  * is found in it by the timer's interrupts, at a rate that goes with the time spent there; so what counts is
  * how often the probe was of use between two of them. 200 signals take as long as a tenth of 4 ms, a timer's
@@ -117,7 +118,7 @@ bool site_missed(uint64_t gpa, bool user)
 {
 	struct site *s = find_or_add(gpa, user);
 
-	if (++s->missed < MISSES << s->turned_back && s->missed < 0xff)
+	if (++s->missed < (s->turned_back < 2 ? MISSES << 3 * s->turned_back : MISSES_MAX))
 		return false;
 	s->missed = 0;
 	s->hits = 0;

@@ -62,6 +62,7 @@ struct tr {
 	unsigned jccs, calls; /* so far */
 	int32_t esp_off;      /* guest esp is r12 + this */
 	bool ended;	      /* the last rule emitted its own exits */
+	bool probed;	      /* the one access to memory of the instruction being translated is to [r10+r8] */
 };
 
 enum insn_class classify(const struct insn *i, uint32_t mode);
@@ -120,11 +121,18 @@ bool ident_operand(struct tr *t, unsigned i, struct host_mem *m);
 /* Copies the instruction with its operands mapped. False: cannot be expressed. */
 bool ident_emit(struct tr *t, unsigned i);
 
+/* The bytes at its operand that it reads or writes, all of its accesses to memory; 0 if that can't be said of it, or if
+ * its operand can't be [r10+r8]. */
+unsigned ident_operand_bytes(const struct insn *i, bool *write);
+
 /* ---- probe.c */
 struct probe {
-	unsigned n;	  /* probes emitted */
-	uint32_t slow[2]; /* of the jumps to be led to the callouts */
+	unsigned n;	   /* probes emitted */
+	uint32_t slow[2];  /* of the jumps to be led to what is to be done where there is no page */
+	uint32_t there[2]; /* where it goes on if there is one */
+	unsigned bytes[2]; /* of the access, if its address goes to r8 and r10; else 0 */
 	bool write[2];
+	bool segment[2]; /* it has a base and a poison */
 };
 bool probe_wanted(const struct tr *t, unsigned i);	     /* then r12 must be esp before and after */
 void probe_begin(struct tr *t, unsigned i, struct probe *p); /* before the rule's code */

@@ -290,7 +290,9 @@ static void translate_insn(struct tr *t, unsigned i)
 	uint8_t *start = t->e.p;
 	tr_side(t, i, flags);
 	probe_begin(t, i, &probe);
-	if (rule_emit(t, i)) {
+	const bool done = rule_emit(t, i);
+	t->probed = false;
+	if (done) {
 		probe_end(t, i, &probe);
 		return;
 	}
@@ -310,7 +312,7 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 	t.cold = k->cold;
 	t.n = t.jccs = t.calls = 0;
 	t.esp_off = 0;
-	t.ended = false;
+	t.ended = t.probed = false;
 	t.b->gpa = rq->gpa;
 	t.b->eip = rq->eip;
 	t.b->mode = rq->mode;

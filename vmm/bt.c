@@ -723,6 +723,8 @@ struct bt *bt_create(struct machine *m, char *err, size_t errlen)
 		return NULL;
 	}
 	struct cpu_hot *h = &m->vcpu.hot;
+	h->probe_tlb = (struct probe_tlb){0};
+	mem_set_probe_tlb(m->mem, &h->probe_tlb);
 	h->ret_sp = cache_stack_middle(&bt->k);
 	h->go_callout = (uint64_t)(uintptr_t)bt_go_callout;
 	h->go_callout_light = (uint64_t)(uintptr_t)bt_go_callout_light;

@@ -222,7 +222,8 @@ static int probe(struct vcpu *c, uint32_t arg)
 	bt->st.callout_class[arg >> 8 & 63]++;
 	if (bt->hot_eips)
 		bt_stat_callout(bt, c->eip);
-	site_probe_hit(arg >> 16 & SITE_INDEX_MAX);
+	if (mem_window_untouched(c->mem, lin))
+		site_probe_hit(arg >> 16 & SITE_INDEX_MAX);
 	bt->st.interp_insns++;
 	if (interp_step(c) < 0) {
 		run_triple_fault(bt->m);
