@@ -117,6 +117,8 @@ static void arithmetic(void **state)
 	struct host_mem m = mem(R15, -1, 1, 0x40);
 
 	(void)state;
+	EXPECT("not r9d", em_not32(&e, R9));
+	EXPECT("mov qword ptr [r15 + 0x40], r13", em_store64(&e, &m, R13));
 	EXPECT("and r9d, 0x200", em_alu_ri32(&e, ALU_AND, R9, 0x200));
 	EXPECT("cmp r8d, 5", em_alu_ri32(&e, ALU_CMP, R8, 5));
 	EXPECT("cmp r9d, r10d", em_alu_rr32(&e, ALU_CMP, R9, R10));
@@ -251,6 +253,60 @@ static void rules_sites(void **state)
 	RULE("\x8b\x01", 0, "mov eax, dword ptr gs:[rcx]");
 }
 
+/* What a site that probes begins with: the address, the TLB, the jump to the slow path. `at` is behind that
+ * jump. */
+static void expect_probe(const char *bytes, size_t len, const char *ea, unsigned last, size_t tags,
+			 const char *then)
+{
+	char expected[600], page[40] = "", *slow;
+	const char *b = body(bytes, len, MODE_USER);
+	const unsigned add = offsetof(struct vcpu, hot.probe_tlb.add);
+
+	slow = strstr(b, "jmp 0x");
+	assert_non_null(slow);
+	if (last)
+		snprintf(page, sizeof page, last < 10 ? "lea r9d, [r8 + %u]; " : "lea r9d, [r8 + %#x]; ",
+			 last);
+	snprintf(expected, sizeof expected,
+		 "lea r8d, [%s]; mov r11, rcx; mov ecx, 0xc; %s%smov ecx, dword ptr [r15 + r10*4 + %#zx]; "
+		 "mov r10, qword ptr [r15 + r10*8 + %#x]; lea ecx, [rcx + r9 + 1]; jrcxz ",
+		 ea, page,
+		 last ? "shrx r10d, r8d, ecx; shrx r9d, r9d, ecx; movzx r10d, r10b; "
+		      : "shrx r9d, r8d, ecx; movzx r10d, r9b; ",
+		 tags, add);
+	assert_memory_equal(b, expected, strlen(expected));
+	slow = strchr(slow, ';');
+	assert_string_equal(slow, then);
+}
+
+static void rules_probe(void **state)
+{
+	const size_t r = offsetof(struct vcpu, hot.probe_tlb.read),
+		     w = offsetof(struct vcpu, hot.probe_tlb.write);
+
+	(void)state;
+	if (!translate_host.bmi2)
+		skip();
+	site_add(0x1000, true, SITE_PROBE);
+	expect_probe("\x8b\x41\x08", 3, "rcx + 8", 3, r, "; mov rcx, r11; mov eax, dword ptr [r10 + r8]");
+	expect_probe("\x8a\x01", 2, "rcx", 0, r, "; mov rcx, r11; mov al, byte ptr [r10 + r8]");
+	expect_probe("\x5b", 1, "r12", 3, r,
+		     "; mov rcx, r11; mov ebx, dword ptr [r10 + r8]; lea r12d, [r12 + 4]");
+	/* what writes asks for writing, whatever has missed */
+	expect_probe("\x66\x01\x01", 3, "rcx", 1, w, "; mov rcx, r11; add word ptr [r10 + r8], ax");
+	expect_probe("\x0f\xc7\x09", 3, "rcx", 7, w, "; mov rcx, r11; cmpxchg8b qword ptr [r10 + r8]");
+	expect_probe("\x0f\x11\x01", 3, "rcx", 15, w, "; mov rcx, r11; movups xmmword ptr [r10 + r8], xmm0");
+	/* neither a plain size nor room for r8 */
+	assert_null(strstr(body("\x0f\xa3\x01", 3, MODE_USER), "[r10 + r8]")); /* bt [ecx], eax */
+	assert_null(strstr(body("\x8a\x21", 2, MODE_USER), "r8]"));	       /* mov ah, [ecx] */
+	assert_null(strstr(body("\xa4", 1, MODE_USER), "[r10 + r8]"));
+	site_forget(0x1000, 1);
+	site_add(0x1000, true, SITE_PROBE_W);
+	expect_probe("\x53", 1, "r12 - 4", 3, w,
+		     "; mov rcx, r11; mov dword ptr [r10 + r8], ebx; lea r12d, [r12 - 4]");
+	site_forget_all();
+}
+
 static int setup(void **state)
 {
 	char err[100];
@@ -267,7 +323,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(moves),	cmocka_unit_test(addressing),  cmocka_unit_test(arithmetic),
 		cmocka_unit_test(branches),	cmocka_unit_test(rules_ident), cmocka_unit_test(rules_stack),
-		cmocka_unit_test(rules_string), cmocka_unit_test(rules_sites),
+		cmocka_unit_test(rules_string), cmocka_unit_test(rules_sites), cmocka_unit_test(rules_probe),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);
 }
