@@ -330,6 +330,16 @@ static void set_rets(struct bt *bt, const struct block *b)
 		cache_table_set_rets(&bt->k, bt->c->hot.cur, b);
 }
 
+/* Whether a loop begins at gpa. That is remembered: when its block is made anew, control may come there on
+ * another way, from a signal say. */
+static bool begins_loop(struct bt *bt, uint64_t gpa, bool leads_back)
+{
+	const uint32_t n = (uint32_t)(gpa * 0x9e3779b97f4a7c15ull >> 32) % LOOP_BITS;
+
+	bt->loops[n / 64] |= (uint64_t)leads_back << n % 64;
+	return bt->loops[n / 64] >> n % 64 & 1;
+}
+
 /* The block for eip in the current space, translated if need be. NULL with c->exc pending when the fetch
  * faults, or without when the code does not lie in RAM. */
 struct block *bt_find_block(struct bt *bt, uint32_t eip, bool loop)
@@ -342,6 +352,8 @@ struct block *bt_find_block(struct bt *bt, uint32_t eip, bool loop)
 		return NULL;
 	struct block *b = cache_lookup(&bt->k, w.gpa, eip, c->hot.cur->mode, second_matches, &second);
 	const bool found = b;
+	if (!b)
+		loop = begins_loop(bt, w.gpa, loop);
 	if (!b)
 		b = cache_enter(&bt->k, w.gpa, eip, c->hot.cur->mode, loop);
 	if (!b)
@@ -452,6 +464,7 @@ static struct block *make_block_live(struct bt *bt, uint64_t gpa, uint32_t eip, 
 	const uint64_t gen = bt->gen;
 
 	__builtin_prefetch(mem_ptr(bt->c->mem, gpa, 1)); /* nobody has read it yet */
+	loop = begins_loop(bt, gpa, loop);
 	struct block *b = cache_enter(&bt->k, gpa, eip, bt->c->hot.cur->mode, loop);
 
 	if (b || bt->verify || !cache_has_room(&bt->k, TRANSLATE_ROOM))

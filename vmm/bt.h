@@ -40,6 +40,9 @@ struct hot_eip {
 	uint64_t n;
 };
 
+/* Where loops begin, hashed. */
+#define LOOP_BITS 65536u
+
 /* A page of RAM that holds or held code. */
 struct code_page {
 	uint8_t traced; /* how often its trace was set */
@@ -60,7 +63,8 @@ struct bt {
 	bool trapping;		      /* a store that trapped is being emulated */
 	struct block *sampled;	      /* a block with probes that a kick found the PC in, to be looked at */
 	struct code_page *code_pages; /* by number of the page */
-	FILE *perf_map;		      /* /tmp/perf-PID.map, or NULL */
+	uint64_t loops[LOOP_BITS / 64];
+	FILE *perf_map; /* /tmp/perf-PID.map, or NULL */
 	const struct mem_stats *mem_stats;
 	struct bt_stats st;
 	struct hot_eip *hot_eips; /* [HOT_EIPS], NULL without --stats */
@@ -76,7 +80,8 @@ void bt_run(struct machine *m);
 void bt_sync_space(struct bt *bt);
 /* The same where CPL has changed, between 0 and 3, and SS is flat before and after. */
 void bt_sync_cpl(struct bt *bt);
-struct block *bt_find_block(struct bt *bt, uint32_t eip, bool loop); /* NULL: an exception is pending, or not translatable */
+struct block *bt_find_block(struct bt *bt, uint32_t eip,
+			    bool loop); /* NULL: an exception is pending, or not translatable */
 /* For hot.seg_poison: 0 for what checks nothing but its type. */
 static inline uint64_t bt_seg_poison(const struct seg *s)
 {
