@@ -146,12 +146,18 @@ void cache_table_prepare(struct cache *k, struct space *s, uint32_t eip)
 		table_fill(k, s, eip);
 }
 
-static void log_slot(struct space *s, uint32_t eip)
+static void set_slot(struct cache *k, struct space *s, uint32_t eip, uint32_t host)
 {
-	if (s->logged < CACHE_SLOT_LOG)
-		s->log[s->logged] = eip;
-	if (s->logged <= CACHE_SLOT_LOG)
-		s->logged++;
+	uint32_t *slot = &s->table[eip];
+
+	cache_table_prepare(k, s, eip);
+	if (*slot == cache_miss(k)) {
+		if (s->logged < CACHE_SLOT_LOG)
+			s->log[s->logged] = eip;
+		if (s->logged <= CACHE_SLOT_LOG)
+			s->logged++;
+	}
+	*slot = host;
 }
 
 void cache_table_set(struct cache *k, struct space *s, const struct block *b)
@@ -159,12 +165,8 @@ void cache_table_set(struct cache *k, struct space *s, const struct block *b)
 	/* Return points go on to a straddler through this slot. */
 	const struct ret_point *ret = b->len2 ? NULL : cache_ret_point(k, b->gpa, b->eip, b->mode);
 	const uint32_t host = slot_of(k, ret && !ret_by_table(ret) ? ret->at : b->host);
-	uint32_t *slot = &s->table[b->eip];
 
-	cache_table_prepare(k, s, b->eip);
-	if (*slot == cache_miss(k))
-		log_slot(s, b->eip);
-	*slot = host;
+	set_slot(k, s, b->eip, host);
 	k->stats.table_fills++;
 	if (s->fleeting)
 		recall_put(k, s, b, host);
@@ -174,35 +176,28 @@ void cache_table_set_rets(struct cache *k, struct space *s, const struct block *
 {
 	for (unsigned i = 0; i < b->nrets && !s->fleeting; i++) {
 		const struct ret_point *r = &b->rets[i];
-		uint32_t *slot = &s->table[r->eip];
 
 		cache_table_prepare(k, s, r->eip);
-		if (*slot != cache_miss(k))
+		if (s->table[r->eip] != cache_miss(k))
 			continue;
-		log_slot(s, r->eip);
-		*slot = slot_of(k, r->at);
+		set_slot(k, s, r->eip, slot_of(k, r->at));
 		k->stats.table_fills++;
 	}
 }
 
 uint32_t space_replay(struct cache *k, struct space *s, const struct recalled *r, uint32_t eip)
 {
-	uint32_t *page = &s->table[eip & PAGE_MASK], there = 0;
+	uint32_t there = 0;
 
 	/* Emptying a table that has more than its log holds costs more than this gains. */
 	if (s->logged + r->n > CACHE_SLOT_LOG)
 		return 0;
 	for (unsigned i = 0; i < r->n; i++) {
-		uint32_t *slot = &page[r->at[i]];
-		const uint32_t at = (uint32_t)(slot - s->table);
+		const uint32_t at = (eip & PAGE_MASK) + r->at[i];
 
 		if (at == eip)
 			there = r->host[i];
-		if (!*slot)
-			table_fill(k, s, at);
-		if (*slot == cache_miss(k))
-			s->log[s->logged++] = at;
-		*slot = r->host[i];
+		set_slot(k, s, at, r->host[i]);
 	}
 	k->stats.slots_recalled += r->n;
 	return there;
