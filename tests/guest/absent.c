@@ -79,22 +79,6 @@ static const struct kind {
 	{"leave", &leave, &in.ebp, 0, READ, &out.ebp, true},
 };
 
-static uint32_t seed;
-
-static uint32_t any(uint32_t n)
-{
-	seed = seed * 1103515245u + 12345u;
-	return (seed >> 16) % n;
-}
-
-static void flush(uint32_t linear)
-{
-	if (any(2))
-		invlpg(linear);
-	else
-		set_cr3(get_cr3());
-}
-
 static void start(const struct kind *k, uint32_t linear, bool user)
 {
 	if (user)

@@ -61,20 +61,10 @@ static const struct kind {
 };
 
 static volatile uint32_t *const entries = (volatile uint32_t *)TABLE;
-static uint32_t seed;
-
-static uint32_t any(uint32_t n)
+static void any_value(void)
 {
-	seed = seed * 1103515245u + 12345u;
-	return (seed >> 16) % n;
-}
-
-static void flush(uint32_t linear)
-{
-	if (any(2))
-		invlpg(linear);
-	else
-		set_cr3(get_cr3());
+	for (uint32_t i = 0; i < 4; i++)
+		probe_value[i] = any(256);
 }
 
 static void go(const struct snippet *code, uint32_t linear, bool user)
@@ -206,7 +196,7 @@ static void spaces(void)
 		MEM32(FRAME(page + second)) = i;
 		go(&load_4, LINEAR + page * 0x100000, user);
 		wrong += out.vector != DONE_VECTOR || out.eax != i;
-		memcpy(probe_value, &seed, 4);
+		any_value();
 		go(&store_4, LINEAR + page * 0x100000, user);
 		wrong += out.vector != DONE_VECTOR || MEM32(FRAME(page + second)) != *(uint32_t *)probe_value;
 		if (!any(5))
@@ -288,9 +278,9 @@ static void code(void)
 	for (uint32_t i = 0; i < ROUNDS; i++) {
 		const bool user = any(2);
 
-		memcpy(probe_value, &seed, 4);
-		for (uint32_t n = any(4); n;
-		     n--) /* its neighbour's last byte, before there is code and behind it */
+		any_value();
+		/* its neighbour's last byte, before there is code and behind it */
+		for (uint32_t n = any(4); n; n--)
 			go(&store_1_low, LINEAR + 0x1000 * any(2) + 0x800, user);
 		go(&store_4, LINEAR + 0x1000 * any(2) + 1, user);
 		wrong += out.vector != DONE_VECTOR;

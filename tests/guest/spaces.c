@@ -35,14 +35,6 @@ static struct {
 	uint32_t linear, first, second;
 } spaces[SPACES];
 
-static uint32_t seed;
-
-static uint32_t any(uint32_t n)
-{
-	seed = seed * 1103515245u + 12345u;
-	return (seed >> 16) % n;
-}
-
 static void plant_call(uint32_t frame, uint32_t at, uint32_t to)
 {
 	MEM8(frame + at) = 0xe8;

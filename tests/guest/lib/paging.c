@@ -28,3 +28,19 @@ void paging_off(void)
 	set_cr0(get_cr0() & ~(CR0_PG | CR0_WP));
 	set_cr3(0);
 }
+
+uint32_t any(uint32_t n)
+{
+	static uint32_t seed;
+
+	seed = seed * 1103515245u + 12345u;
+	return (seed >> 16) % n;
+}
+
+void flush(uint32_t linear)
+{
+	if (any(2))
+		invlpg(linear);
+	else
+		set_cr3(get_cr3());
+}

@@ -47,4 +47,9 @@ static inline void map(uint32_t linear, uint32_t entry)
 	invlpg(linear);
 }
 
+/* A number below n; the same sequence in each run. */
+uint32_t any(uint32_t n);
+/* Makes what has been changed for a linear address count, in one way or the other. */
+void flush(uint32_t linear);
+
 #endif
