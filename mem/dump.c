@@ -137,7 +137,7 @@ static void check_entry(struct check *ck, const struct window *w, uint32_t slot,
 	if (w->kind == WIN_USER && (w->present[page] != !!(e & SH_MAPPED) ||
 				    w->present[MEM_PRESENT_WRITE + page] != !!(e & SH_WRITE)))
 		FAIL(ck, "window %u page %05x: %08x is not what the probes are told", w->id, page, e);
-	if (!sl->watched && !sl->large && !sl->doomed) {
+	if (slot_is_loose(sl) && !sl->doomed) {
 		check_loose(ck, w, sl, page, e);
 		return;
 	}
@@ -161,7 +161,7 @@ static void check_slot(struct check *ck, const struct window *w, uint32_t slot)
 		     sl->watched ? "not " : "");
 	if (sl->watched && !sl->doomed && !(m->trace[sl->pt_gfn] & TRACE_PT))
 		FAIL(ck, "window %u slot %u: its page table %05x is not traced", w->id, slot, sl->pt_gfn);
-	if (!sl->watched && !sl->large && (w->kind != WIN_USER || !m->loose_looks))
+	if (slot_is_loose(sl) && (w->kind != WIN_USER || !m->loose_looks))
 		FAIL(ck, "window %u slot %u: its page table %05x has to be watched", w->id, slot, sl->pt_gfn);
 	for (uint32_t i = 0; i < m->slot_pages; i++) {
 		check_entry(ck, w, slot, i, excused);

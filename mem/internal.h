@@ -34,14 +34,14 @@
 /* Reserved bits of entries. 32-bit 4 MiB PDE (SDM vol. 3A table 4-4): 21 down to MAXPHYADDR - 19; below them,
  * down to 13, stand physical address bits 32 and up. PAE (tables 4-9 to 4-11): 62 down to MAXPHYADDR, 63
  * without NXE, and 20-13 in a 2 MiB PDE. */
-#define PSE_HIGH_BITS  (MEM_MAXPHYADDR - 32u)
-#define PSE_HIGH_MASK  ((1u << PSE_HIGH_BITS) - 1u)
-#define PSE_RSVD       (0x003fe000u & ~(PSE_HIGH_MASK << 13))
-#define PAE_RSVD       (0x7fffffffffffffffull & ~((1ull << MEM_MAXPHYADDR) - 1ull))
-#define PAE_LARGE_RSVD 0x001fe000ull
-#define PAE_ADDR       (((1ull << MEM_MAXPHYADDR) - 1ull) & ~0xfffull)
+#define PSE_HIGH_BITS	(MEM_MAXPHYADDR - 32u)
+#define PSE_HIGH_MASK	((1u << PSE_HIGH_BITS) - 1u)
+#define PSE_RSVD	(0x003fe000u & ~(PSE_HIGH_MASK << 13))
+#define PAE_RSVD	(0x7fffffffffffffffull & ~((1ull << MEM_MAXPHYADDR) - 1ull))
+#define PAE_LARGE_RSVD	0x001fe000ull
+#define PAE_ADDR	(((1ull << MEM_MAXPHYADDR) - 1ull) & ~0xfffull)
 
-#define TLB_USED_MAX   512u
+#define TLB_USED_MAX	512u
 #define PROBES_USED_MAX 32u
 
 /* ------------------------------------------------------------------ windows
@@ -106,7 +106,13 @@ struct slot {
 	uint32_t looks; /* how often one of its pages was looked at because it isn't */
 };
 
-/* A page of a slot whose page table is not watched. While neither the shadow entry nor the guest's changes,
+/* Its page table is not watched. */
+static inline bool slot_is_loose(const struct slot *sl)
+{
+	return !sl->watched && !sl->large;
+}
+
+/* A page of a loose slot. While neither the shadow entry nor the guest's changes,
  * the one allows the other. */
 struct loose {
 	uint32_t page;
@@ -273,7 +279,7 @@ struct mem {
 	uint32_t last_true; /* linear page of the last true fault: the one whose new mapping is sure to be
 			       used */
 	uint32_t filled_page, filled_gfn; /* of the last supervisor's entry that was made present */
-	bool pending_super; /* supervisor pages are among them, which aren't kept waiting */
+	bool pending_super;		  /* supervisor pages are among them, which aren't kept waiting */
 };
 
 static inline bool gfn_is_ram(const struct mem *m, uint64_t gfn)

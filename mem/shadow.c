@@ -214,7 +214,7 @@ void loose_add(struct window *w, uint32_t page)
 	struct slot *sl = &w->slots[page >> w->m->slot_shift];
 	uint32_t *e = &sl->sh[page & (w->m->slot_pages - 1)];
 
-	if (sl->watched || sl->large || (*e & SH_LOOSE))
+	if (!slot_is_loose(sl) || (*e & SH_LOOSE))
 		return;
 	assert(w->n_loose < LOOSE_MAX);
 	*e |= SH_LOOSE;
@@ -265,9 +265,7 @@ static void slot_unwatch(struct window *w, uint32_t slot)
 
 void slot_make_room(struct window *w, uint32_t slot, uint32_t pages)
 {
-	const struct slot *sl = &w->slots[slot];
-
-	if (!sl->watched && !sl->large && w->n_loose + pages > LOOSE_MAX)
+	if (slot_is_loose(&w->slots[slot]) && w->n_loose + pages > LOOSE_MAX)
 		slot_watch(w, slot);
 }
 

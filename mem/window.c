@@ -374,7 +374,7 @@ static void true_fault(struct mem *m, uint32_t page)
 	const struct slot *sl = &m->user->slots[page >> m->slot_shift];
 
 	m->last_true = page;
-	if (sl->filled && !sl->large && !sl->watched)
+	if (sl->filled && slot_is_loose(sl))
 		pend(m->user, page);
 }
 
@@ -490,7 +490,7 @@ void mem_window_note_code(struct vcpu *c, struct window *w, uint32_t lin)
 	if (w->kind == WIN_PHYS || !window_current(w))
 		return;
 	if (sl->filled && !sl->doomed && !sl->queued && (sl->sh[index] & (SH_CODE | SH_QUEUED)) == SH_CODE &&
-	    (sl->watched || leaf_read(m, sl, index).gfn == sl->sh[index] >> PAGE_SHIFT))
+	    (!slot_is_loose(sl) || leaf_read(m, sl, index).gfn == sl->sh[index] >> PAGE_SHIFT))
 		return;
 	/* A fetch from here has succeeded, so this does and A is set; unless the fetch went through a stale
 	 * TLB entry, and then the guest's flush will bring us here again. */
