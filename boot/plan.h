@@ -60,7 +60,7 @@ struct boot {
 	unsigned nchunks;
 	uint32_t entry, eax, ebx, esi, gdt;
 	uint32_t rsdp;
-	bool applied; /* before: what comes now is a reset */
+	bool applied; /* once: the guest may have run, and what comes now is a reset */
 	char describe[80];
 	char err[BOOT_ERR_LEN];
 };

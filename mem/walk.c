@@ -58,7 +58,11 @@ int mem_walk(struct vcpu *c, uint32_t lin, unsigned acc, struct walk *out)
 	uint64_t pde, pte, rights, rsvd, last_gpa;
 
 	if (!cpu_paging(c)) {
-		*out = (struct walk){.gpa = lin & c->a20_mask, .user = true, .writable = true, .accessed = true, .dirty = true};
+		*out = (struct walk){.gpa = lin & c->a20_mask,
+				     .user = true,
+				     .writable = true,
+				     .accessed = true,
+				     .dirty = true};
 		return 0;
 	}
 

@@ -274,14 +274,6 @@ void em_fix8(struct emitter *e, uint32_t at)
 	e->base[at] = (uint8_t)d;
 }
 
-void em_back8(struct emitter *e, uint32_t at, uint32_t dest)
-{
-	uint32_t d = at + 1 - dest;
-
-	assert(d <= 128);
-	e->base[at] = (uint8_t)-d;
-}
-
 void em_fix32(struct emitter *e, uint32_t at, uint32_t dest)
 {
 	int32_t rel = (int32_t)(dest - (at + 4));

@@ -90,8 +90,8 @@ void em_rorx32(struct emitter *e, unsigned dst, unsigned src, unsigned n);	   /*
 void em_rorx64(struct emitter *e, unsigned dst, unsigned src, unsigned n);	   /* BMI2 */
 void em_shrx32(struct emitter *e, unsigned dst, unsigned src, unsigned count_reg); /* BMI2 */
 void em_not32(struct emitter *e, unsigned dst);
-void em_lea_add(struct emitter *e, unsigned dst, unsigned a, unsigned b);	   /* dst = a + b, 32 bits */
-void em_lea_disp(struct emitter *e, unsigned dst, unsigned a, int32_t d);	   /* dst = a + d, 32 bits */
+void em_lea_add(struct emitter *e, unsigned dst, unsigned a, unsigned b); /* dst = a + b, 32 bits */
+void em_lea_disp(struct emitter *e, unsigned dst, unsigned a, int32_t d); /* dst = a + d, 32 bits */
 /* Arithmetic that does set flags: 81 /n and its relatives. */
 enum { ALU_ADD, ALU_OR, ALU_ADC, ALU_SBB, ALU_AND, ALU_SUB, ALU_XOR, ALU_CMP };
 void em_alu_ri32(struct emitter *e, unsigned alu, unsigned dst, uint32_t imm);
@@ -107,7 +107,6 @@ uint32_t em_call32(struct emitter *e);
 uint32_t em_jcc8(struct emitter *e, unsigned cc);
 uint32_t em_jrcxz8(struct emitter *e);
 void em_fix8(struct emitter *e, uint32_t at);		      /* to here */
-void em_back8(struct emitter *e, uint32_t at, uint32_t dest); /* to an arena offset, at most 128 bytes before */
 void em_fix32(struct emitter *e, uint32_t at, uint32_t dest); /* dest: arena offset */
 void em_jmp_m(struct emitter *e, const struct host_mem *m);
 void em_call_m(struct emitter *e, const struct host_mem *m);

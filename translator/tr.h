@@ -62,7 +62,7 @@ struct tr {
 	unsigned jccs, calls; /* so far */
 	int32_t esp_off;      /* guest esp is r12 + this */
 	bool ended;	      /* the last rule emitted its own exits */
-	bool probed;	      /* the one access to memory of the instruction being translated is to [r10+r8] */
+	bool probed; /* the one access to memory of the instruction being translated is to [r10+r8] */
 };
 
 enum insn_class classify(const struct insn *i, uint32_t mode);
@@ -121,8 +121,8 @@ bool ident_operand(struct tr *t, unsigned i, struct host_mem *m);
 /* Copies the instruction with its operands mapped. False: cannot be expressed. */
 bool ident_emit(struct tr *t, unsigned i);
 
-/* The bytes at its operand that it reads or writes, all of its accesses to memory; 0 if that can't be said of it, or if
- * its operand can't be [r10+r8]. */
+/* The bytes at its operand that it reads or writes, all of its accesses to memory; 0 if that can't be said of
+ * it, or if its operand can't be [r10+r8]. */
 unsigned ident_operand_bytes(const struct insn *i, bool *write);
 
 /* ---- probe.c */

@@ -352,10 +352,10 @@ struct block *bt_find_block(struct bt *bt, uint32_t eip, bool loop)
 		return NULL;
 	struct block *b = cache_lookup(&bt->k, w.gpa, eip, c->hot.cur->mode, second_matches, &second);
 	const bool found = b;
-	if (!b)
+	if (!b) {
 		loop = begins_loop(bt, w.gpa, loop);
-	if (!b)
 		b = cache_enter(&bt->k, w.gpa, eip, c->hot.cur->mode, loop);
+	}
 	if (!b)
 		b = make_block(bt, w.gpa, eip, &second, loop);
 	if (!b)
