@@ -4,9 +4,13 @@
  * continuing, the base moves by the length of the stop, and tsc_offset by the same stretch of TSC ticks, so
  * that the guest notices nothing.
  *
- * All timers share one timerfd. It is never set later than the earliest deadline; when a timer is moved back
- * or disarmed it is left as it is, at the price of one idle wake-up, because periodic timers are re-armed far
- * more often than they are cancelled.
+ * All timers share one timerfd, which the event loop watches. It is never set later than the earliest
+ * deadline; when a timer is moved back or disarmed it is left as it is, at the price of one idle wake-up,
+ * because periodic timers are re-armed far more often than they are cancelled.
+ *
+ * While the vCPU sleeps in HLT it waits for the earliest timer itself and runs what is due: to wake one
+ * thread that wakes another takes twice the time of the host, and most of what an idle guest costs is its
+ * tick. The timerfd is then set only for what comes before that.
  */
 #include "vmm/machine_private.h"
 
@@ -114,21 +118,35 @@ uint64_t clock_tsc_hz(const struct machine *m)
 
 /* ------------------------------------------------------------------ timers */
 
-/* Sets the timerfd for the earliest timer, if it is not set for then or sooner. */
+static uint64_t earliest_timer(const struct machine *m)
+{
+	return m->timers ? m->timers->deadline : UINT64_MAX;
+}
+
+/* CLOCK_MONOTONIC at that time. False if it is beyond the clock's range. */
+static bool clock_absolute(const struct machine *m, uint64_t deadline, struct timespec *ts)
+{
+	uint64_t abs;
+
+	if (__builtin_add_overflow(deadline, atomic_load(&m->clock_base), &abs) || abs > INT64_MAX)
+		return false;
+	*ts = (struct timespec){.tv_sec = (time_t)(abs / NS_PER_S), .tv_nsec = (long)(abs % NS_PER_S)};
+	return true;
+}
+
+/* Sets the timerfd for the earliest timer, if nobody looks then or sooner. */
 static void clock_program(struct machine *m)
 {
-	uint64_t earliest = m->timers ? m->timers->deadline : UINT64_MAX;
+	uint64_t earliest = earliest_timer(m);
+	struct itimerspec its = {0};
 
-	if (m->timers_running || earliest >= m->timer_programmed || atomic_load(&m->clock_frozen))
+	if (m->timers_running || earliest >= m->timer_programmed || earliest >= m->timer_awaited ||
+	    atomic_load(&m->clock_frozen))
 		return;
 	m->timer_programmed = earliest;
 	/* An absolute time in the past fires at once; one beyond the clock's range never does. */
-	uint64_t abs;
-	if (__builtin_add_overflow(earliest, atomic_load(&m->clock_base), &abs) || abs > INT64_MAX)
-		return;
-	struct itimerspec its = {
-		.it_value = {.tv_sec = (time_t)(abs / NS_PER_S), .tv_nsec = (long)(abs % NS_PER_S)}};
-	timerfd_settime(m->timer_fd, TFD_TIMER_ABSTIME, &its, NULL);
+	if (clock_absolute(m, earliest, &its.it_value))
+		timerfd_settime(m->timer_fd, TFD_TIMER_ABSTIME, &its, NULL);
 }
 
 static void vtimer_unlink(struct vtimer *t)
@@ -185,8 +203,32 @@ void clock_run_timers(struct machine *m)
 		t->fn(t->opaque);
 	}
 	m->timers_running = false;
-	m->timer_programmed = UINT64_MAX;
 	clock_program(m);
+}
+
+bool clock_await(struct machine *m, struct timespec *until)
+{
+	const struct itimerspec never = {0};
+
+	machine_lock(m);
+	m->timer_awaited = 0; /* whatever is armed by those that run now, we shall see */
+	clock_run_timers(m);
+	m->timer_awaited = earliest_timer(m);
+	if (m->timer_programmed != UINT64_MAX) {
+		timerfd_settime(m->timer_fd, 0, &never, NULL);
+		m->timer_programmed = UINT64_MAX;
+	}
+	bool any = clock_absolute(m, m->timer_awaited, until);
+	machine_unlock(m);
+	return any;
+}
+
+void clock_await_end(struct machine *m)
+{
+	machine_lock(m);
+	m->timer_awaited = UINT64_MAX;
+	clock_program(m);
+	machine_unlock(m);
 }
 
 static void clock_timerfd_ready(void *opaque, uint32_t events)
@@ -195,8 +237,10 @@ static void clock_timerfd_ready(void *opaque, uint32_t events)
 	uint64_t expirations;
 
 	(void)events;
-	if (read(m->timer_fd, &expirations, sizeof expirations) == sizeof expirations)
+	if (read(m->timer_fd, &expirations, sizeof expirations) == sizeof expirations) {
+		m->timer_programmed = UINT64_MAX;
 		clock_run_timers(m);
+	}
 }
 
 int clock_init(struct machine *m)
@@ -204,7 +248,7 @@ int clock_init(struct machine *m)
 	m->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 	if (m->timer_fd < 0)
 		return -errno;
-	m->timer_programmed = UINT64_MAX;
+	m->timer_programmed = m->timer_awaited = UINT64_MAX;
 	clock_sample(&m->cal_ns, &m->cal_tsc);
 	atomic_store(&m->clock_base, m->cal_ns);
 	return 0;

@@ -16,9 +16,10 @@
 
 static void (*_Atomic fatal_hook)(void);
 
-static void futex_wait(_Atomic uint32_t *word, uint32_t expected)
+/* until: CLOCK_MONOTONIC, or NULL */
+static void futex_wait(_Atomic uint32_t *word, uint32_t expected, const struct timespec *until)
 {
-	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
+	syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected, until, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
 static void futex_wake(_Atomic uint32_t *word)
@@ -155,14 +156,21 @@ void vcpu_wait(struct machine *m)
 {
 	const uint32_t ends = m->vcpu.iflag ? ~0u : ~REQ_IRQ;
 
+	struct timespec until;
+	uint32_t r;
+
+	if (atomic_load(&m->vcpu.request) & ends)
+		return;
 	atomic_store(&m->vcpu_asleep, true);
 	for (;;) {
-		uint32_t r = atomic_load(&m->vcpu.request);
+		bool timed = clock_await(m, &until);
+		r = atomic_load(&m->vcpu.request);
 		if (r & ends)
 			break;
-		futex_wait(&m->vcpu.request, r);
+		futex_wait(&m->vcpu.request, r, timed ? &until : NULL);
 	}
 	atomic_store(&m->vcpu_asleep, false);
+	clock_await_end(m);
 }
 
 /* ------------------------------------------------------------------ stop and continue */
@@ -206,7 +214,7 @@ void vcpu_park(struct machine *m)
 		uint32_t word = atomic_load(&m->park_futex);
 		if (!atomic_load(&m->stop_wanted) || atomic_load(&m->exiting))
 			break;
-		futex_wait(&m->park_futex, word);
+		futex_wait(&m->park_futex, word, NULL);
 	}
 
 	machine_lock(m);

@@ -25,6 +25,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "vmm/vmm.h"
 
@@ -117,7 +118,8 @@ struct machine {
 	/* ---- lock: timers ---- */
 	struct vtimer *timers;	   /* sorted by deadline */
 	uint64_t timer_programmed; /* what timerfd is set to; UINT64_MAX: nothing */
-	bool timers_running;	   /* the event loop is inside clock_run_timers and will reprogram itself */
+	uint64_t timer_awaited;	   /* when the sleeping vCPU looks; UINT64_MAX: it runs, or sleeps until woken */
+	bool timers_running;	   /* somebody is inside clock_run_timers, which programs timerfd at its end */
 	int timer_fd;
 
 	/* ---- event loop ---- */
@@ -171,8 +173,12 @@ int clock_watch(struct machine *m); /* has the event loop watch the timerfd; 0 o
 void clock_fini(struct machine *m);
 void clock_freeze(struct machine *m); /* lock held, vCPU thread */
 void clock_thaw(struct machine *m);   /* moves tsc_offset too */
-/* Runs what is due and programs the timerfd for what comes next. Event loop, lock held. */
+/* Runs what is due and programs the timerfd for what comes next. Lock held. */
 void clock_run_timers(struct machine *m);
+/* The vCPU thread is about to sleep: runs what is due, and from now on leaves to it what is due at *until
+ * (CLOCK_MONOTONIC), when it must call this again. False if no timer is armed. Takes the lock. */
+bool clock_await(struct machine *m, struct timespec *until);
+void clock_await_end(struct machine *m); /* it sleeps no more. Takes the lock */
 
 /* ---- identity (cpuid.c) ---- */
 /* All of these bits of leaf 1 EDX are the model's (whether or not the APIC bit shows at the moment). */

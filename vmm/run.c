@@ -5,6 +5,7 @@
 
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 void run_triple_fault(struct machine *m)
 {
@@ -235,6 +236,7 @@ int machine_run(struct machine *m)
 	char err[200];
 
 	signal(VCPU_KICK_SIG, ignore);
+	prctl(PR_SET_TIMERSLACK, 1ul); /* HLT ends when the guest's timer says so */
 	mem_set_ops(m->mem, &ops, m);
 	if (create_accel(m, err, sizeof err) < 0) {
 		fprintf(stderr, "bt86: %s%s\n", m->cfg.accel == ACCEL_KVM ? "-accel kvm: " : "", err);

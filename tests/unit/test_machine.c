@@ -289,6 +289,66 @@ static void test_wait(void **state)
 	assert_int_equal(m->vcpu.request, REQ_IRQ | REQ_NMI);
 }
 
+static _Atomic pthread_t ran_on;
+
+static void raise_pic_here(void *opaque)
+{
+	ran_on = pthread_self();
+	raise_pic(opaque);
+}
+
+struct arming {
+	struct machine *m;
+	struct vtimer *t;
+	uint64_t at;
+};
+
+static void *arm_soon(void *opaque)
+{
+	struct arming *a = opaque;
+
+	sleep_us(5000);
+	arm(a->m, a->t, a->at);
+	return NULL;
+}
+
+/* A sleeping vCPU runs the timers it waits for; one that is armed meanwhile for a sooner time is not missed.
+ */
+static void test_wait_runs_timers(void **state)
+{
+	struct machine *m = *state;
+	struct vtimer irq, nmi;
+	pthread_t t;
+
+	intr_register(m, INTR_PIC, ack, &ack_pic);
+	assert_int_equal(evloop_start(m), 0);
+	vtimer_init(m, &irq, raise_pic_here, m);
+	vtimer_init(m, &nmi, raise_nmi, m);
+	m->vcpu.iflag = FL_IF;
+	ran_on = m->evloop_thread;
+	arm(m, &irq, clock_ns(m) + 5000000);
+	vcpu_wait(m);
+	assert_true(pthread_equal(ran_on, m->vcpu_thread));
+	intr_set(m, INTR_PIC, false);
+
+	uint64_t start = clock_ns(m);
+	struct arming sooner = {m, &nmi, start + 20000000};
+	arm(m, &irq, start + 30000000000);
+	assert_int_equal(pthread_create(&t, NULL, arm_soon, &sooner), 0);
+	vcpu_wait(m);
+	assert_in_range(clock_ns(m) - start, 20000000, 10000000000);
+	assert_int_equal(m->vcpu.request, REQ_NMI);
+	pthread_join(t, NULL);
+
+	/* Awake again, it leaves them to the event loop. */
+	vcpu_request_clear(m, REQ_NMI);
+	arm(m, &irq, clock_ns(m) + 5000000);
+	uint64_t limit = clock_ns(m) + 10000000000;
+	while (!atomic_load(&m->vcpu.request) && clock_ns(m) < limit)
+		;
+	assert_true(pthread_equal(ran_on, m->evloop_thread));
+}
+
 static volatile sig_atomic_t kicks;
 
 static void on_kick(int sig)
@@ -881,6 +941,7 @@ int main(void)
 		T(test_irq_lines),
 		T(test_intr),
 		T(test_wait),
+		T(test_wait_runs_timers),
 		T(test_kick),
 		T(test_tsc_rate),
 		T(test_timers),
