@@ -19,9 +19,9 @@ FINE = (
     r"sched_clock: Marking unstable",
 )
 
-# These say that the guest had the processor taken away for a long time, some 60 ms or half a second: fine when several
+# These say that the guest had the processor taken away for a long time, 10 ms to half a second: fine when several
 # machines run at once, not when this one has the host for itself.
-FINE_WHEN_BUSY = (r"MP-BIOS bug: 8254 timer not connected", r"clocksource: Long readout interval")
+FINE_WHEN_BUSY = (r"MP-BIOS bug: 8254 timer not connected", r"clocksource: Long readout interval", r"hrtimer: interrupt took")
 
 # What is never fine, whatever its level. "sched_clock: Marking unstable" is about a start value, not a fault.
 ALARMING = re.compile(
@@ -32,7 +32,7 @@ ALARMING = re.compile(
 # Lines that come or don't, depending on how busy the host was.
 PASSING = re.compile(r"tsc: (Fast TSC calibration|Refined TSC|Unable to calibrate|using .* reference)|PM-Timer running at invalid rate"
                      r"|clocksource: (acpi_pm:|Long readout)|APIC calibration not consistent|APIC delta adjusted"
-                     r"|MP-BIOS bug: 8254|^\.\.\.trying to set up timer|^\.\.\.\.+ (\(found apic|works)")
+                     r"|hrtimer: interrupt took|MP-BIOS bug: 8254|^\.\.\.trying to set up timer|^\.\.\.\.+ (\(found apic|works)")
 
 VARYING = (
     (r"^(<\d+>)?\[ *\d+\.\d+\] ", ""),

@@ -117,6 +117,19 @@ def clocks(vm, score):
         timed(score, "uptime keeps the host's pace", paces, lambda pair: abs(pair[0] - pair[1]) < pair[1] * 0.01 + 0.05)
 
 
+def kernel_log(arguments, score, raw):
+    """raw: what dmesg -r printed. This machine should have the host for itself, unless it is interpreted, when others run,
+    too; if the log says that it had not, the next boot's counts, because somebody else may have been busy."""
+    interp = arguments.accel == "interp"
+    new = bootlog.news(raw, arguments.kernel, arguments.build, busy=interp)
+    if new and not bootlog.news(raw, arguments.kernel, arguments.build, busy=True):
+        with Machine(arguments) as vm:
+            vm.prompt()
+            new = bootlog.news(vm.shell("dmesg -r").text, arguments.kernel, arguments.build, busy=interp)
+            vm.finish()
+    score.check("dmesg has nothing new", not new, "\n    " + "\n    ".join(new))
+
+
 def without_acpi(arguments, score):
     """The MP tables say what the ACPI tables said: interrupts come through the I/O APIC."""
     with Machine(arguments, append="console=ttyS0 quiet acpi=off") as vm:
@@ -147,12 +160,11 @@ def main():
             jobs(vm, score)
             clocks(vm, score)
             raw = vm.shell("dmesg -r").text
-            new = bootlog.news(raw, arguments.kernel, arguments.build, busy=arguments.accel == "interp")
-            score.check("dmesg has nothing new", not new, "\n    " + "\n    ".join(new))
             score.check("clocksource", vm.shell("cat /sys/devices/system/clocksource/clocksource0/current_clocksource").text in
                         ("tsc", "acpi_pm", "kvm-clock"))
             score.equal("poweroff", vm.finish("poweroff"), 0)
             score.check("terminal restored", vm.terminal_restored())
+    kernel_log(arguments, score, raw)
     without_acpi(arguments, score)
     score.end()
 
