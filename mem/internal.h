@@ -7,7 +7,9 @@
  * host.c    the host mappings behind windows, and their budget
  * rmap.c    from a guest-physical page to the window pages that can write it
  * ptpage.c  which pages serve as page tables, and what a store to one means
- * shadow.c  the contents of windows: slots, shadow entries, the queue of lowered mappings
+ * entry.c   what the guest's entries allow
+ * shadow.c  the contents of windows: slots and shadow entries
+ * recheck.c what of a window is to be compared with the guest's entries again, and doing so
  * window.c  the pool of windows, the physical window, faults
  * space.c   address spaces: CR3 to windows, choice of the supervisor window, flushes
  * dump.c    counters, dumps, and the checker that the tests use
@@ -50,10 +52,10 @@
  * filled from a directory entry, which it remembers, and has one shadow entry for each page:
  * frame number << 12 | SH_*. Slots and shadow entries are the truth about what the host maps.
  *
- * The invariant that shadow.c keeps: the host maps a window page only if the guest's tables, as they stand,
- * allow what the mapping allows (present, accessed, same frame, same privilege; writable only if also dirty,
- * writable and not traced), or else the page, or its slot, is in the window's queue. The queue is worked off
- * before the guest can expect to see the difference.
+ * The invariant that shadow.c and recheck.c keep: the host maps a window page only if the guest's tables, as
+ * they stand, allow what the mapping allows (present, accessed, same frame, same privilege; writable only if
+ * also dirty, writable and not traced), or else the page, or its slot, is in the window's queue. The queue is
+ * worked off before the guest can expect to see the difference.
  *
  * Of a slot whose page table is not watched (not under trace) the second part does not hold. Each of its
  * pages that is mapped or has code is in its window's list `loose`, and looked at whenever the queue is
@@ -370,7 +372,7 @@ void pt_use_remove(struct mem *m, uint32_t gfn, const struct window *w, uint32_t
 /* A store into a page under TRACE_PT, including the store itself. */
 void pt_store(struct mem *m, uint64_t gpa, const void *buf, unsigned len);
 
-/* ---- shadow.c */
+/* ---- entry.c */
 /* What a guest entry allows for one page. */
 struct leaf {
 	uint32_t gfn;
@@ -390,22 +392,36 @@ struct leaf leaf_read(const struct mem *m, const struct slot *sl, uint32_t index
 bool leaf_may_write(const struct window *w, const struct leaf *l);
 void note_wp0(struct window *w, uint32_t e, const struct leaf *l);
 enum sh_verdict sh_judge(const struct window *w, uint32_t e, const struct leaf *l);
+
+/* ---- shadow.c */
 struct slot *slot_open(struct window *w, uint32_t slot, uint64_t pde);
 void slot_drop(struct window *w, uint32_t slot);
 void slot_doom(struct window *w, uint32_t slot);
 int shadow_fill(struct window *w, uint32_t page, bool force);
-void shadow_release(struct window *w); /* forgets everything; the host mappings stay */
-void shadow_drop_page(struct window *w, uint32_t page);
-void shadow_clear_data(struct window *w);		       /* the host no longer maps anything in w */
+void shadow_release(struct window *w);	  /* forgets everything; the host mappings stay */
+void shadow_clear_data(struct window *w); /* the host no longer maps anything in w */
 void shadow_show(struct window *w, uint32_t page, uint32_t e); /* tells mem_view.present */
+/* Tells of each run of pages in [page, page + n) of table t that had SH_CODE. t belongs to nobody any more or
+ * keeps its place during the callbacks. */
+void tell_code(struct window *w, uint32_t page, uint32_t *t, uint32_t n);
+void pend(struct window *w, uint32_t page); /* has become present; mem_map_pending maps it */
+
+/* ---- recheck.c */
 void queue_page(struct window *w, uint32_t page);
 void queue_slot(struct window *w, uint32_t slot);
 void queue_apply(struct window *w);
-void loose_add(struct window *w, uint32_t page);
+void shadow_drop_page(struct window *w, uint32_t page); /* of an open slot, now */
+/* The page table of an open slot comes under trace. What it has lowered up to now counts as a store that was
+ * seen. */
+void slot_watch(struct window *w, uint32_t slot);
+void slot_unwatch(struct window *w, uint32_t slot);
+void loose_add(struct window *w,
+	       uint32_t page); /* of an open slot, has been mapped, or code has been noted there */
+/* Takes the pages of slot from the list, and queues them if the slot stays. */
+void loose_end(struct window *w, uint32_t slot, bool queue);
 /* For so many pages more in loose, if the slot's go there. */
 void slot_make_room(struct window *w, uint32_t slot, uint32_t pages);
 void loose_apply(struct window *w);
-void pend(struct window *w, uint32_t page);
 
 /* The guest flushes: whatever it has lowered goes. */
 static inline void window_flush(struct window *w)
