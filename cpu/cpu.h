@@ -45,6 +45,7 @@ struct fpu_state {
 #define REQ_STOP     0x4u /* monitor: stop executing until told to go on */
 #define REQ_SHUTDOWN 0x8u /* leave the run loop for good */
 #define REQ_RESET    0x10u
+#define REQ_TIMER    0x20u /* a timer of the machine is due, which the vCPU thread runs */
 
 /* An exception on its way. error is valid when has_error. */
 struct exception {

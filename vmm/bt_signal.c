@@ -106,11 +106,11 @@ static void on_kick(int sig, siginfo_t *si, void *ctx)
 	struct bt *bt = the_bt;
 	struct vcpu *c = bt->c;
 	uint64_t pc = (uint64_t)g[REG_RIP];
-	uint32_t rq = atomic_load(&c->request);
 	int saved = errno;
 
 	(void)sig;
-	(void)si;
+	clock_kicked(bt->m, si);
+	const uint32_t rq = atomic_load(&c->request);
 	if (!(rq & ~REQ_IRQ) && !c->iflag)
 		return; /* only an interrupt, and they are off: sti, popf and iret look at the request */
 	c->hot.kick = 1;

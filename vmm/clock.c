@@ -4,18 +4,20 @@
  * continuing, the base moves by the length of the stop, and tsc_offset by the same stretch of TSC ticks, so
  * that the guest notices nothing.
  *
- * All timers share one timerfd, which the event loop watches. It is never set later than the earliest
- * deadline; when a timer is moved back or disarmed it is left as it is, at the price of one idle wake-up,
- * because periodic timers are re-armed far more often than they are cancelled.
+ * All timers share one of the host's. It is never set later than the earliest deadline; when a timer is moved
+ * back or disarmed it is left as it is, at the price of one look in vain, because periodic timers are
+ * re-armed far more often than they are cancelled.
  *
- * While the vCPU sleeps in HLT it waits for the earliest timer itself and runs what is due: to wake one
- * thread that wakes another takes twice the time of the host, and most of what an idle guest costs is its
- * tick. The timerfd is then set only for what comes before that.
+ * In a run that is a POSIX timer whose signal, the kick, interrupts the vCPU thread: the guest hears of its
+ * tick without another thread that must be woken first, and that a busy host lets wait. The handler sets
+ * REQ_TIMER, and the run loop runs what is due. While the vCPU sleeps in HLT it waits for the earliest timer
+ * itself. Without a run, it is a timerfd that the event loop watches.
  */
 #include "vmm/machine_private.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -134,7 +136,16 @@ static bool clock_absolute(const struct machine *m, uint64_t deadline, struct ti
 	return true;
 }
 
-/* Sets the timerfd for the earliest timer, if nobody looks then or sooner. */
+/* Zero: never */
+static void clock_set(struct machine *m, const struct itimerspec *its)
+{
+	if (m->timer_kicks)
+		timer_settime(m->kick_timer, TIMER_ABSTIME, its, NULL);
+	else
+		timerfd_settime(m->timer_fd, TFD_TIMER_ABSTIME, its, NULL);
+}
+
+/* Sets the host's timer for the earliest one, if nobody looks then or sooner. */
 static void clock_program(struct machine *m)
 {
 	uint64_t earliest = earliest_timer(m);
@@ -146,7 +157,7 @@ static void clock_program(struct machine *m)
 	m->timer_programmed = earliest;
 	/* An absolute time in the past fires at once; one beyond the clock's range never does. */
 	if (clock_absolute(m, earliest, &its.it_value))
-		timerfd_settime(m->timer_fd, TFD_TIMER_ABSTIME, &its, NULL);
+		clock_set(m, &its);
 }
 
 static void vtimer_unlink(struct vtimer *t)
@@ -214,10 +225,9 @@ bool clock_await(struct machine *m, struct timespec *until)
 	m->timer_awaited = 0; /* whatever is armed by those that run now, we shall see */
 	clock_run_timers(m);
 	m->timer_awaited = earliest_timer(m);
-	if (m->timer_programmed != UINT64_MAX) {
-		timerfd_settime(m->timer_fd, 0, &never, NULL);
-		m->timer_programmed = UINT64_MAX;
-	}
+	if (m->timer_programmed != UINT64_MAX)
+		clock_set(m, &never);
+	m->timer_programmed = UINT64_MAX;
 	bool any = clock_absolute(m, m->timer_awaited, until);
 	machine_unlock(m);
 	return any;
@@ -241,6 +251,46 @@ static void clock_timerfd_ready(void *opaque, uint32_t events)
 		m->timer_programmed = UINT64_MAX;
 		clock_run_timers(m);
 	}
+}
+
+bool clock_kick_vcpu(struct machine *m)
+{
+	struct sigevent ev = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = VCPU_KICK_SIG};
+
+	ev._sigev_un._tid = gettid();
+	if (timer_create(CLOCK_MONOTONIC, &ev, &m->kick_timer) < 0)
+		return false;
+	machine_lock(m);
+	m->timer_kicks = true;
+	m->timer_programmed = UINT64_MAX;
+	clock_program(m);
+	machine_unlock(m);
+	return true;
+}
+
+void clock_kick_no_more(struct machine *m)
+{
+	machine_lock(m);
+	if (m->timer_kicks)
+		timer_delete(m->kick_timer);
+	m->timer_kicks = false;
+	m->timer_programmed = UINT64_MAX;
+	machine_unlock(m);
+}
+
+void clock_kicked(struct machine *m, const siginfo_t *si)
+{
+	if (si->si_code == SI_TIMER)
+		atomic_fetch_or(&m->vcpu.request, REQ_TIMER);
+}
+
+void clock_due(struct machine *m)
+{
+	vcpu_request_clear(m, REQ_TIMER);
+	machine_lock(m);
+	m->timer_programmed = UINT64_MAX;
+	clock_run_timers(m);
+	machine_unlock(m);
 }
 
 int clock_init(struct machine *m)

@@ -401,16 +401,18 @@ static bool requests(struct kvm_accel *k)
 	return run_requests(k->m);
 }
 
-static void on_kick(int sig)
+static void on_kick(int sig, siginfo_t *si, void *ctx)
 {
 	(void)sig;
+	(void)ctx;
+	clock_kicked(the_kvm->m, si);
 	the_kvm->run->immediate_exit = 1;
 }
 
 void kvm_loop(struct machine *m)
 {
 	struct kvm_accel *k = m->kvm;
-	struct sigaction sa = {.sa_handler = on_kick};
+	struct sigaction sa = {.sa_sigaction = on_kick, .sa_flags = SA_SIGINFO};
 
 	the_kvm = k;
 	sigaction(VCPU_KICK_SIG, &sa, NULL);

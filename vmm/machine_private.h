@@ -22,6 +22,7 @@
 #define BT86_VMM_MACHINE_PRIVATE_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -117,14 +118,16 @@ struct machine {
 
 	/* ---- lock: timers ---- */
 	struct vtimer *timers;	   /* sorted by deadline */
-	uint64_t timer_programmed; /* what timerfd is set to; UINT64_MAX: nothing */
-	uint64_t timer_awaited;	   /* when the sleeping vCPU looks; UINT64_MAX: it runs, or sleeps until woken */
-	bool timers_running;	   /* somebody is inside clock_run_timers, which programs timerfd at its end */
+	uint64_t timer_programmed; /* what the host's timer is set to; UINT64_MAX: nothing */
+	uint64_t timer_awaited; /* when the sleeping vCPU looks; UINT64_MAX: it runs, or sleeps until woken */
+	bool timers_running; /* somebody is inside clock_run_timers, which programs the host's at its end */
+	bool timer_kicks;    /* the host's timer is kick_timer and not timer_fd */
+	timer_t kick_timer;
 	int timer_fd;
 
 	/* ---- event loop ---- */
 	int epoll_fd;
-	int wake_fd;   /* eventfd: evloop_join wants the thread to end */
+	int wake_fd; /* eventfd: evloop_join wants the thread to end */
 	pthread_t evloop_thread;
 	_Atomic bool evloop_quit;
 	bool evloop_running;
@@ -173,8 +176,15 @@ int clock_watch(struct machine *m); /* has the event loop watch the timerfd; 0 o
 void clock_fini(struct machine *m);
 void clock_freeze(struct machine *m); /* lock held, vCPU thread */
 void clock_thaw(struct machine *m);   /* moves tsc_offset too */
-/* Runs what is due and programs the timerfd for what comes next. Lock held. */
+/* Runs what is due and programs the host's timer for what comes next. Lock held. */
 void clock_run_timers(struct machine *m);
+/* From now on, until clock_kick_no_more, timers are run by the vCPU thread, which is the caller: when one is
+ * due it gets a kick signal, whose handler must call clock_kicked, and then in its run loop clock_due,
+ * because REQ_TIMER is set. False, and the event loop runs them as before, if the host has no timer left. */
+bool clock_kick_vcpu(struct machine *m);
+void clock_kick_no_more(struct machine *m);
+void clock_kicked(struct machine *m, const siginfo_t *si); /* in the handler */
+void clock_due(struct machine *m);			   /* takes the lock */
 /* The vCPU thread is about to sleep: runs what is due, and from now on leaves to it what is due at *until
  * (CLOCK_MONOTONIC), when it must call this again. False if no timer is armed. Takes the lock. */
 bool clock_await(struct machine *m, struct timespec *until);
@@ -184,7 +194,8 @@ void clock_await_end(struct machine *m); /* it sleeps no more. Takes the lock */
 /* All of these bits of leaf 1 EDX are the model's (whether or not the APIC bit shows at the moment). */
 bool cpuid_has_features(const struct vcpu *c, uint32_t edx);
 
-/* Models offer no more than these bits of leaf 1 ECX and EDX, leaf 7 EBX and leaf 80000001 EDX. Before the guest runs. */
+/* Models offer no more than these bits of leaf 1 ECX and EDX, leaf 7 EBX and leaf 80000001 EDX. Before the
+ * guest runs. */
 void cpuid_restrict(uint32_t leaf1_ecx, uint32_t leaf1_edx, uint32_t leaf7_ebx, uint32_t ext1_edx);
 
 /* ---- event loop (evloop.c) ---- */

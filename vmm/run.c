@@ -27,6 +27,8 @@ bool run_requests(struct machine *m)
 
 	if (!(rq & ~REQ_IRQ))
 		return true;
+	if (rq & REQ_TIMER)
+		clock_due(m);
 	if (rq & REQ_SHUTDOWN)
 		return false;
 	if (rq & REQ_RESET) {
@@ -145,9 +147,14 @@ static enum fpu_ferr raise_irq13(struct vcpu *c)
 	return FPU_FERR_WAIT;
 }
 
-static void ignore(int sig)
+static struct machine *the_machine;
+
+/* The interpreter looks at the request after each instruction. */
+static void on_kick(int sig, siginfo_t *si, void *ctx)
 {
 	(void)sig;
+	(void)ctx;
+	clock_kicked(the_machine, si);
 }
 
 static unsigned guest_counters(void *opaque, uint64_t *out, unsigned max)
@@ -232,10 +239,12 @@ static int enter_sandbox(struct machine *m, char *err, size_t errlen)
 
 int machine_run(struct machine *m)
 {
+	struct sigaction kick = {.sa_sigaction = on_kick, .sa_flags = SA_SIGINFO | SA_RESTART};
 	struct vcpu *c = &m->vcpu;
 	char err[200];
 
-	signal(VCPU_KICK_SIG, ignore);
+	the_machine = m;
+	sigaction(VCPU_KICK_SIG, &kick, NULL);
 	prctl(PR_SET_TIMERSLACK, 1ul); /* HLT ends when the guest's timer says so */
 	mem_set_ops(m->mem, &ops, m);
 	if (create_accel(m, err, sizeof err) < 0) {
@@ -253,6 +262,7 @@ int machine_run(struct machine *m)
 		fprintf(stderr, "bt86: cannot start the event loop: %s\n", strerror(-rc));
 		return EXIT_INTERNAL;
 	}
+	clock_kick_vcpu(m);
 	if (enter_sandbox(m, err, sizeof err) < 0) {
 		fprintf(stderr, "bt86: %s\n", err);
 		machine_poweroff(m, EXIT_INTERNAL);
@@ -263,6 +273,7 @@ int machine_run(struct machine *m)
 		bt_run(m);
 	else
 		interp_loop(m);
+	clock_kick_no_more(m);
 	atomic_store(&m->vcpu_thread_live, false);
 	evloop_join(m);
 	return machine_exit_status(m);

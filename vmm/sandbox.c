@@ -45,6 +45,8 @@ static const int allowed[] = {
 	SCMP_SYS(futex),
 	SCMP_SYS(timerfd_settime),
 	SCMP_SYS(timerfd_gettime),
+	SCMP_SYS(timer_settime),
+	SCMP_SYS(timer_delete),
 	SCMP_SYS(clock_gettime),
 	SCMP_SYS(clock_nanosleep),
 	SCMP_SYS(nanosleep),
