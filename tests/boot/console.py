@@ -123,6 +123,13 @@ def idle(arguments, score):
         if arguments.vmm != "qemu":
             # The ticks are counted by commands that wake the machine, too; two threads woken a tick would be twice as many.
             score.check("a tick wakes one thread", wakes < 1.5 * ticks, f"{wakes} wake-ups in {ticks} ticks")
+            wakes, ticks = vm.wakes(), timer_ticks(vm)
+            vm.send("while :; do :; done\r")
+            time.sleep(3)
+            vm.send("\x03")
+            vm.expect(rb"/ # ")
+            wakes, ticks = vm.wakes() - wakes, timer_ticks(vm) - ticks
+            score.check("none while the guest computes", wakes < 0.5 * ticks, f"{wakes} wake-ups in {ticks} ticks")
         vm.finish()
 
 

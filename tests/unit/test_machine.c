@@ -349,6 +349,47 @@ static void test_wait_runs_timers(void **state)
 	assert_true(pthread_equal(ran_on, m->evloop_thread));
 }
 
+static struct machine *kicked_machine;
+
+static void on_timer_kick(int sig, siginfo_t *si, void *ctx)
+{
+	(void)sig;
+	(void)ctx;
+	clock_kicked(kicked_machine, si);
+}
+
+/* In a run, timers interrupt the vCPU thread, and it runs them: there is no event loop here at all. */
+static void test_timers_kick(void **state)
+{
+	struct machine *m = *state;
+	struct sigaction sa = {.sa_sigaction = on_timer_kick, .sa_flags = SA_SIGINFO}, old;
+	struct vtimer irq;
+
+	kicked_machine = m;
+	sigaction(VCPU_KICK_SIG, &sa, &old);
+	intr_register(m, INTR_PIC, ack, &ack_pic);
+	vtimer_init(m, &irq, raise_pic, m);
+	uint64_t start = clock_ns(m);
+	arm(m, &irq, start + 5000000);
+	assert_true(clock_kick_vcpu(m)); /* what was armed before counts, too */
+	for (int round = 0; round < 3; round++) {
+		while (!atomic_load(&m->vcpu.request) && clock_ns(m) < start + 10000000000)
+			;
+		assert_int_equal(m->vcpu.request, REQ_TIMER);
+		assert_in_range(clock_ns(m) - start, 5000000, 10000000000);
+		clock_due(m);
+		assert_int_equal(m->vcpu.request, REQ_IRQ);
+		intr_set(m, INTR_PIC, false);
+		arm(m, &irq, clock_ns(m) + 1000000);
+	}
+	/* A signal of somebody else is no timer's. */
+	vtimer_disarm(&irq);
+	raise(VCPU_KICK_SIG);
+	assert_int_equal(m->vcpu.request, 0);
+	clock_kick_no_more(m);
+	sigaction(VCPU_KICK_SIG, &old, NULL);
+}
+
 static volatile sig_atomic_t kicks;
 
 static void on_kick(int sig)
@@ -942,6 +983,7 @@ int main(void)
 		T(test_intr),
 		T(test_wait),
 		T(test_wait_runs_timers),
+		T(test_timers_kick),
 		T(test_kick),
 		T(test_tsc_rate),
 		T(test_timers),
