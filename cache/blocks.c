@@ -298,6 +298,14 @@ void cache_commit(struct cache *k, struct block *b)
 	k->stats.cold_bytes += b->cold_end - b->cold + b->nexits * CACHE_STUB_BYTES;
 }
 
+void cache_begin_page(struct cache *k, uint32_t bytes)
+{
+	const uint32_t next = (k->hot + PAGE_SIZE - 1) & PAGE_MASK;
+
+	if (next - k->hot < bytes && cache_has_room(k, PAGE_SIZE))
+		k->hot = next;
+}
+
 /* Which of b's two list links belongs to the list at slot. */
 static struct block **page_link(struct cache *k, struct block *b, struct block **slot)
 {

@@ -195,6 +195,9 @@ struct block *cache_enter(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t 
  * cache_commit. */
 struct block *cache_new(struct cache *k, unsigned align);
 void cache_commit(struct cache *k, struct block *b);
+/* The next blocks shall lie in one page of the host as long as they take no more than this many bytes of hot
+ * code, at most a page. */
+void cache_begin_page(struct cache *k, uint32_t bytes);
 /* Drops blocks that depend on any of the guest-physical bytes [gpa, gpa + len) (within one page). Returns how
  * many. *left, if given, tells whether the page still has blocks. */
 unsigned cache_invalidate(struct cache *k, uint64_t gpa, unsigned len, bool *left);

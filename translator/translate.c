@@ -144,12 +144,24 @@ static bool calls_elsewhere(const struct tr *t, unsigned at, unsigned len)
 	       cache_ret_point(t->k, rq->gpa + next, rq->eip + next, rq->mode);
 }
 
+/* A loop that calls shall be in one piece, and a call is translated once. So a block that comes to a call,
+ * the instruction at hand, with the beginning of a loop on its way ends there: the number of its instructions
+ * then, 0 if there is no such loop. */
+static unsigned loop_before_call(const struct tr *t)
+{
+	unsigned n = t->rq->loops && is_call((enum insn_class)t->class[t->n]) ? t->n : 0;
+
+	while (n > 1 && !loop_known(t->rq->loops, t->rq->gpa + t->b->side[n - 1].guest))
+		n--;
+	return n > 1 ? n - 1 : 0;
+}
+
 /* Decodes up to the end of the block. Leaves t->n instructions. */
 static void decode_block(struct tr *t)
 {
 	const struct translate_request *rq = t->rq;
 	unsigned max = rq->single ? 1 : MAX_INSNS;
-	unsigned at = 0;
+	unsigned at = 0, loop;
 
 	while (t->n < max) {
 		struct insn *in = &t->insn[t->n];
@@ -189,6 +201,12 @@ static void decode_block(struct tr *t)
 		}
 		if (t->n && calls_elsewhere(t, at, in->len))
 			break;
+		loop = loop_before_call(t);
+		if (loop) {
+			t->n = loop;
+			at = t->b->side[loop].guest;
+			break;
+		}
 		t->b->side[t->n].guest = (uint8_t)at;
 		t->site[t->n] = (uint8_t)(site_get(rq->gpa + at, rq->mode & MODE_USER) & ~SITE_TRAPPED);
 		t->n++;

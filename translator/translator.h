@@ -122,6 +122,27 @@ enum callout {
 
 /* ------------------------------------------------------------------ translation */
 
+/* Where loops begin, by guest-physical address: what is known of it, which may be forgotten. */
+#define LOOPS 16384u
+struct loops {
+	uint32_t at[LOOPS]; /* hashed */
+};
+
+static inline uint32_t loop_index(uint64_t gpa)
+{
+	return (uint32_t)(gpa * 0x9e3779b97f4a7c15ull >> 32) % LOOPS;
+}
+
+static inline bool loop_known(const struct loops *l, uint64_t gpa)
+{
+	return l->at[loop_index(gpa)] == (uint32_t)gpa;
+}
+
+static inline void loop_remember(struct loops *l, uint64_t gpa)
+{
+	l->at[loop_index(gpa)] = (uint32_t)gpa;
+}
+
 struct translate_request {
 	uint64_t gpa;
 	uint32_t eip;
@@ -133,6 +154,7 @@ struct translate_request {
 	bool chain_cross; /* sole supervisor window: direct branches may leave the page */
 	bool single;	  /* one instruction only */
 	bool loop;	  /* a branch leads back to here */
+	const struct loops *loops; /* NULL: none are known */
 };
 
 /* What the host CPU offers to emitted code. */

@@ -285,6 +285,7 @@ static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struc
 		.code = mem_ptr(c->mem, gpa, avail),
 		.avail = avail,
 		.loop = loop,
+		.loops = &bt->loops,
 		.chain_cross = c->cpl != 3 && bt->sole_super,
 	};
 
@@ -330,14 +331,22 @@ static void set_rets(struct bt *bt, const struct block *b)
 		cache_table_set_rets(&bt->k, bt->c->hot.cur, b);
 }
 
-/* Whether a loop begins at gpa. That is remembered: when its block is made anew, control may come there on
- * another way, from a signal say. */
+/* Whether a loop begins at gpa is remembered: when its block is made anew, control may come there on another
+ * way, from a signal say. */
 static bool begins_loop(struct bt *bt, uint64_t gpa, bool leads_back)
 {
-	const uint32_t n = (uint32_t)(gpa * 0x9e3779b97f4a7c15ull >> 32) % LOOP_BITS;
+	if (leads_back)
+		loop_remember(&bt->loops, gpa);
+	return leads_back || loop_known(&bt->loops, gpa);
+}
 
-	bt->loops[n / 64] |= (uint64_t)leads_back << n % 64;
-	return bt->loops[n / 64] >> n % 64 & 1;
+void bt_make_loop(struct bt *bt, uint64_t gpa, uint32_t eip)
+{
+	struct second_page second = {.c = bt->c, .lin = (eip & PAGE_MASK) + PAGE_SIZE};
+
+	if (cache_has_room(&bt->k, TRANSLATE_ROOM) &&
+	    !cache_lookup(&bt->k, gpa, eip, bt->c->hot.cur->mode, second_matches, &second))
+		make_block(bt, gpa, eip, &second, begins_loop(bt, gpa, true));
 }
 
 /* The block for eip in the current space, translated if need be. NULL with c->exc pending when the fetch
@@ -427,7 +436,7 @@ static void chain_to(struct bt *bt, struct exit_link *e, struct block *b)
 }
 
 /* To an instruction before it, or in the middle of its block: where a loop begins. */
-static bool leads_back(const struct exit_link *e)
+bool bt_leads_back(const struct exit_link *e)
 {
 	return e->kind == EXIT_JMP && e->target < e->from->eip + e->from->len;
 }
@@ -499,7 +508,7 @@ static int bt_on_exit(struct vcpu *c, int how)
 	struct block *b = cache_lookup(&bt->k, w.gpa, c->eip, c->hot.cur->mode, second_matches, &second);
 	const bool found = b;
 	if (!b)
-		b = make_block_live(bt, w.gpa, c->eip, &second, e && leads_back(e));
+		b = make_block_live(bt, w.gpa, c->eip, &second, e && bt_leads_back(e));
 	if (!b)
 		return how;
 	note_code(c, b);
@@ -597,7 +606,7 @@ static void execute(struct bt *bt)
 	struct block *b = NULL;
 	for (;;) {
 		if (!resume) {
-			b = bt_find_block(bt, c->eip, from && leads_back(from));
+			b = bt_find_block(bt, c->eip, from && bt_leads_back(from));
 			if (!b) {
 				if (!c->exc.pending)
 					bt_interp_one(bt);
@@ -630,7 +639,7 @@ static void execute(struct bt *bt)
 		if (bt->verify && (why == BT_EXIT_DIRECT || why == BT_EXIT_MISS || why == BT_EXIT_KICK))
 			verify_left(bt->verify);
 		if (bt->sampled)
-			bt_look_at_probes(bt);
+			bt_look_at_sample(bt);
 		switch (why) {
 		case BT_EXIT_DIRECT:
 			bt->st.exits_direct++;

@@ -8,6 +8,7 @@
  *   bt_fault.c     a fault in translated code: what it means and what to learn from it
  *   bt_signal.c    signal handlers, kicks
  *   bt_callout.c   C functions that translated code calls
+ *   bt_sample.c    what the timer's interrupts tell about code that runs for long
  *   bt_fast.c      what of them is common enough to go another way than through the interpreter
  */
 #ifndef BT86_VMM_BT_H
@@ -26,7 +27,7 @@ struct bt_stats {
 	uint64_t callouts[CO_COUNT], callout_class[64]; /* the latter by enum insn_class */
 	uint64_t faults_hidden, faults_true, faults_traced, faults_mmio, faults_user, faults_edge,
 		faults_arith;
-	uint64_t adaptations, turned_back, probes_turned_back;
+	uint64_t adaptations, turned_back, probes_turned_back, laid_anew;
 	uint64_t interp_insns, interp_bursts;
 	uint64_t tsc_translate, tsc_flush, tsc_fault, tsc_interp, tsc_sleep, tsc_start;
 	uint64_t code_writes, blocks_hit;
@@ -40,13 +41,29 @@ struct hot_eip {
 	uint64_t n;
 };
 
-/* Where loops begin, hashed. */
-#define LOOP_BITS 65536u
-
 /* A page of RAM that holds or held code. */
 struct code_page {
-	uint8_t traced; /* how often its trace was set */
-	uint8_t idle;	/* stores since it had a block */
+	uint8_t traced;	 /* how often its trace was set */
+	uint8_t idle;	 /* stores since it had a block */
+	uint8_t laid;	 /* how often its blocks were laid anew because they lay apart, less with time */
+	uint8_t laid_at; /* when that was the last time: bt.samples / LAID_FORGOTTEN */
+};
+
+/* Where the last samples found the PC. */
+#define HOT_PLACES 8u
+struct hot_place {
+	uint64_t gfn;  /* the guest's page of code */
+	uint32_t host; /* the arena's page, by number */
+	uint32_t mode;
+	bool used;
+};
+
+/* What samples tell about the code that runs, since they found other code or it was laid anew. */
+struct hot_code {
+	struct hot_place place[HOT_PLACES];
+	uint32_t n;		  /* how many in a row found a page that others had found */
+	uint32_t loop, loop_mode; /* a loop in it; 0: none is known */
+	uint64_t loop_gpa;
 };
 
 struct bt {
@@ -58,12 +75,15 @@ struct bt {
 	bool sole_super;    /* chains across pages are allowed in supervisor code */
 	uint64_t gen;	    /* counts up whenever blocks or mappings of code went away */
 	uint32_t stuck_eip, stuck_lin;
-	unsigned stuck;		      /* the same fault mapped again and again */
-	struct verify *verify;	      /* NULL unless asked for */
-	bool trapping;		      /* a store that trapped is being emulated */
-	struct block *sampled;	      /* a block with probes that a kick found the PC in, to be looked at */
+	unsigned stuck;	       /* the same fault mapped again and again */
+	struct verify *verify; /* NULL unless asked for */
+	bool trapping;	       /* a store that trapped is being emulated */
+	struct block *sampled; /* the block that a kick found the PC in, to be looked at */
+	uint32_t sampled_host; /* in which page of the arena */
+	uint32_t samples;      /* how many blocks were looked at */
+	struct hot_code hot;
 	struct code_page *code_pages; /* by number of the page */
-	uint64_t loops[LOOP_BITS / 64];
+	struct loops loops;
 	FILE *perf_map; /* /tmp/perf-PID.map, or NULL */
 	const struct mem_stats *mem_stats;
 	struct bt_stats st;
@@ -82,6 +102,11 @@ void bt_sync_space(struct bt *bt);
 void bt_sync_cpl(struct bt *bt);
 struct block *bt_find_block(struct bt *bt, uint32_t eip,
 			    bool loop); /* NULL: an exception is pending, or not translatable */
+/* Makes the block of a loop that begins at eip, which gpa is mapped to, in the current space; if there is
+ * none yet, and room for it: nothing is flushed. */
+void bt_make_loop(struct bt *bt, uint64_t gpa, uint32_t eip);
+bool bt_leads_back(const struct exit_link *e); /* to the beginning of a loop */
+void bt_look_at_sample(struct bt *bt);	       /* at bt->sampled */
 /* For hot.seg_poison: 0 for what checks nothing but its type. */
 static inline uint64_t bt_seg_poison(const struct seg *s)
 {
@@ -90,8 +115,7 @@ static inline uint64_t bt_seg_poison(const struct seg *s)
 	return s->limit == 0xffffffffu && (s->attr & attr) == (SEG_P | SEG_S | SEG_RW) ? 0 : 1ull << 32;
 }
 bool bt_fault(struct bt *bt);
-void bt_look_at_probes(struct bt *bt); /* of bt->sampled: are they worth their time? */
-void bt_fpu_pointers(struct bt *bt);   /* after the guest's FPU state has been stored */
+void bt_fpu_pointers(struct bt *bt); /* after the guest's FPU state has been stored */
 /* bt_fast.c. arg: the callout's. EIP is that of the instruction, and afterwards where the guest goes on.
  * False: not a common case, nothing has changed. */
 bool bt_fast_seg_load(struct vcpu *c, uint32_t arg); /* of hot.selector */

@@ -86,26 +86,6 @@ static void missed(struct bt *bt, const struct spot *s, bool write)
 		adapt(bt, s, flag);
 }
 
-void bt_look_at_probes(struct bt *bt)
-{
-	const struct block *b = bt->sampled;
-	const uint64_t gpa = b->gpa;
-	const bool user = b->mode & MODE_USER;
-	uint8_t offset[CACHE_MAX_INSNS];
-	const unsigned n = b->valid ? b->ninsn : 0;
-
-	bt->sampled = NULL;
-	for (unsigned i = 0; i < n; i++)
-		offset[i] = b->side[i].guest;
-	for (unsigned i = 0; i < n; i++) {
-		if (!site_probe_sampled(gpa + offset[i], user))
-			continue;
-		cache_invalidate(&bt->k, gpa + offset[i], 1, NULL);
-		bt->gen++;
-		bt->st.probes_turned_back++;
-	}
-}
-
 /* What a page fault in a window was. True: the window has the page now, run the instruction again. */
 static bool page_fault(struct bt *bt, const struct spot *s)
 {

@@ -84,7 +84,8 @@ static void kick_block(struct bt *bt, greg_t *g)
 	uint64_t pc = (uint64_t)g[REG_RIP];
 	struct block *b = cache_find_pc(&bt->k, pc);
 
-	bt->sampled = b && b->probes ? b : NULL;
+	bt->sampled = b;
+	bt->sampled_host = (uint32_t)(pc - (uint64_t)(uintptr_t)bt->k.rx) >> PAGE_SHIFT;
 	if (b) {
 		const struct side_entry *s = &b->side[cache_find_insn(&bt->k, b, pc)];
 		if (s->flags & SIDE_REP &&

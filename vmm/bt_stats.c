@@ -125,6 +125,7 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 		{"faults", "adaptations", s->adaptations},
 		{"faults", "sites turned back", s->turned_back},
 		{"faults", "probes turned back", s->probes_turned_back},
+		{"faults", "hot code laid anew", s->laid_anew},
 		{"code", "writes to code pages", s->code_writes},
 		{"code", "blocks dropped by them", s->blocks_hit},
 		{"time", "TSC cycles, run", __builtin_ia32_rdtsc() - s->tsc_start},

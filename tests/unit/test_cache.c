@@ -27,6 +27,8 @@ static bool always(void *opaque, const struct block *b)
 
 static uint64_t second_gpa = 0x9000; /* 0: there is no such page */
 
+static struct loops loops;
+
 static struct block *make(uint64_t gpa, uint32_t eip, const char *bytes, size_t len, bool cross)
 {
 	static uint8_t page[4096];
@@ -37,7 +39,8 @@ static struct block *make(uint64_t gpa, uint32_t eip, const char *bytes, size_t 
 				       .avail = 4096 - (eip & 0xfff),
 				       .second = second_gpa ? second : NULL,
 				       .second_gpa = second_gpa,
-				       .chain_cross = cross};
+				       .chain_cross = cross,
+				       .loops = &loops};
 
 	memset(page, 0xf4, sizeof page);
 	memcpy(page + (eip & 0xfff), bytes, len);
@@ -80,6 +83,7 @@ static int empty(void **state)
 	(void)state;
 	cache_flush(&k);
 	second_gpa = 0x9000;
+	memset(&loops, 0, sizeof loops);
 	return 0;
 }
 
@@ -849,6 +853,58 @@ static struct block *make_in_crowd(unsigned n)
 		    room < 10 ? room : 10, false);
 }
 
+/* nop; inc eax; call; jnz back to inc eax: where the loop is known before its call is translated, it gets a
+ * block. */
+static void a_loop_that_calls_begins_a_block(void **state)
+{
+	static const char code[] = "\x90\x40\xe8\x00\x01\x00\x00\x75\xf8";
+	const size_t len = sizeof code - 1;
+
+	(void)state;
+	const struct block *whole = make(0x1000, 0x80001000, code, len, false);
+	assert_int_equal(whole->nrets, 1);
+	cache_flush(&k);
+	loop_remember(&loops, 0x1001);
+	const struct block *before = make(0x1000, 0x80001000, code, len, false);
+	assert_int_equal(before->len, 1);
+	assert_int_equal(before->nrets, 0);
+	assert_int_equal(before->exits[0].target, 0x80001001);
+	struct block *loop = make(0x1001, 0x80001001, code + 1, len - 1, false);
+	assert_int_equal(loop->nrets, 1);
+	assert_true(loop->len >= len - 1);
+}
+
+/* A loop without calls ends no block. */
+static void a_loop_that_does_not_call_begins_none(void **state)
+{
+	static const char code[] = "\x90\x40\x4b\x75\xfc";
+
+	(void)state;
+	loop_remember(&loops, 0x1001);
+	const struct block *b = make(0x1000, 0x80001000, code, sizeof code - 1, false);
+	assert_true(b->len >= sizeof code - 1);
+}
+
+static void code_begins_a_page(void **state)
+{
+	(void)state;
+	make(0x1000, 0x80001000, "\x90\xc3", 2, false);
+	const uint32_t hot = k.hot;
+	cache_begin_page(&k, 64); /* there is room on this one */
+	assert_int_equal(k.hot, hot);
+	cache_begin_page(&k, PAGE_SIZE - (hot & (PAGE_SIZE - 1)) + 1);
+	assert_int_equal(k.hot & (PAGE_SIZE - 1), 0);
+	assert_true(k.hot > hot && k.hot - hot < PAGE_SIZE);
+	cache_begin_page(&k, PAGE_SIZE);
+	const struct block *b = make(0x1002, 0x80001002, "\x90\xc3", 2, false);
+	assert_int_equal(b->host, (hot + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1));
+	assert_ptr_equal(cache_find_pc(&k, (uint64_t)(uintptr_t)(k.rx + b->host)), b);
+	assert_null(cache_find_pc(&k, (uint64_t)(uintptr_t)(k.rx + b->host - 1)));
+	k.cold = k.hot + 100; /* no room for what is asked */
+	cache_begin_page(&k, PAGE_SIZE);
+	assert_true(k.hot < k.cold);
+}
+
 static void check_crowd(const struct block *b)
 {
 	assert_ptr_equal(cache_lookup(&k, b->gpa, b->eip, 0, always, NULL), b->valid ? b : NULL);
@@ -945,6 +1001,9 @@ int main(void)
 		cmocka_unit_test_setup(pages_overflow, empty),
 		cmocka_unit_test_setup(memory_overflows, empty),
 		cmocka_unit_test_setup(logs_overflow, empty),
+		cmocka_unit_test_setup(a_loop_that_calls_begins_a_block, empty),
+		cmocka_unit_test_setup(a_loop_that_does_not_call_begins_none, empty),
+		cmocka_unit_test_setup(code_begins_a_page, empty),
 		cmocka_unit_test_setup(crowds, empty),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
