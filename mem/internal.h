@@ -114,8 +114,7 @@ static inline bool slot_is_loose(const struct slot *sl)
 	return !sl->watched && !sl->large;
 }
 
-/* A page of a loose slot. While neither the shadow entry nor the guest's changes,
- * the one allows the other. */
+/* A page of a loose slot. While neither the shadow entry nor the guest's changes, the one allows the other. */
 struct loose {
 	uint32_t page;
 	uint32_t e; /* 0: not compared yet */
@@ -415,8 +414,8 @@ void shadow_drop_page(struct window *w, uint32_t page); /* of an open slot, now 
  * seen. */
 void slot_watch(struct window *w, uint32_t slot);
 void slot_unwatch(struct window *w, uint32_t slot);
-void loose_add(struct window *w,
-	       uint32_t page); /* of an open slot, has been mapped, or code has been noted there */
+/* page, of an open slot, has been mapped, or code has been noted there. */
+void loose_add(struct window *w, uint32_t page);
 /* Takes the pages of slot from the list, and queues them if the slot stays. */
 void loose_end(struct window *w, uint32_t slot, bool queue);
 /* For so many pages more in loose, if the slot's go there. */

@@ -344,9 +344,11 @@ void bt_make_loop(struct bt *bt, uint64_t gpa, uint32_t eip)
 {
 	struct second_page second = {.c = bt->c, .lin = (eip & PAGE_MASK) + PAGE_SIZE};
 
-	if (cache_has_room(&bt->k, TRANSLATE_ROOM) &&
-	    !cache_lookup(&bt->k, gpa, eip, bt->c->hot.cur->mode, second_matches, &second))
-		make_block(bt, gpa, eip, &second, begins_loop(bt, gpa, true));
+	if (!cache_has_room(&bt->k, TRANSLATE_ROOM) ||
+	    cache_lookup(&bt->k, gpa, eip, bt->c->hot.cur->mode, second_matches, &second))
+		return;
+	loop_remember(&bt->loops, gpa);
+	make_block(bt, gpa, eip, &second, true);
 }
 
 /* The block for eip in the current space, translated if need be. NULL with c->exc pending when the fetch

@@ -100,8 +100,8 @@ void bt_run(struct machine *m);
 void bt_sync_space(struct bt *bt);
 /* The same where CPL has changed, between 0 and 3, and SS is flat before and after. */
 void bt_sync_cpl(struct bt *bt);
-struct block *bt_find_block(struct bt *bt, uint32_t eip,
-			    bool loop); /* NULL: an exception is pending, or not translatable */
+/* NULL: an exception is pending, or not translatable. loop: a branch leads back to there */
+struct block *bt_find_block(struct bt *bt, uint32_t eip, bool loop);
 /* Makes the block of a loop that begins at eip, which gpa is mapped to, in the current space; if there is
  * none yet, and room for it: nothing is flushed. */
 void bt_make_loop(struct bt *bt, uint64_t gpa, uint32_t eip);

@@ -1,10 +1,10 @@
 /* evloop.c - the event-loop thread: everything that happens to the machine from the outside.
  *
  * One thread waits in epoll for the signals that end the process, the descriptors of character back ends and,
- * unless timers kick the vCPU (clock.c), the timerfd. The signals are blocked but while it waits. There is no signalfd: the kernel wakes who
- * waits for one at every signal of the process, and the vCPU thread has thousands of faults a second. Each
- * callback runs with the machine lock held. An event names its slot and the slot's generation, so that an
- * event fetched before its descriptor was removed finds nobody.
+ * unless timers kick the vCPU (clock.c), the timerfd. The signals are blocked but while it waits. There is no
+ * signalfd: the kernel wakes who waits for one at every signal of the process, and the vCPU thread has
+ * thousands of faults a second. Each callback runs with the machine lock held. An event names its slot and
+ * the slot's generation, so that an event fetched before its descriptor was removed finds nobody.
  */
 #include "vmm/machine_private.h"
 

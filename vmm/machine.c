@@ -155,16 +155,14 @@ void vcpu_request_clear(struct machine *m, uint32_t bits)
 void vcpu_wait(struct machine *m)
 {
 	const uint32_t ends = m->vcpu.iflag ? ~0u : ~REQ_IRQ;
-
 	struct timespec until;
-	uint32_t r;
 
 	if (atomic_load(&m->vcpu.request) & ends)
 		return;
 	atomic_store(&m->vcpu_asleep, true);
 	for (;;) {
 		bool timed = clock_await(m, &until);
-		r = atomic_load(&m->vcpu.request);
+		uint32_t r = atomic_load(&m->vcpu.request);
 		if (r & ends)
 			break;
 		futex_wait(&m->vcpu.request, r, timed ? &until : NULL);

@@ -5,7 +5,7 @@
  *
  * Locking: one lock, machine->lock, guards all device state. Every handler registered here (I/O, interrupt
  * sinks, timers, fd callbacks) runs with it held; so a device never locks anything. Handlers run on the vCPU
- * thread (guest I/O) or on the event-loop thread (timers, fds) and must not block.
+ * thread (guest I/O, and timers in a run) or on the event-loop thread (fds) and must not block.
  */
 #ifndef BT86_VMM_H
 #define BT86_VMM_H

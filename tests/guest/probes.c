@@ -61,9 +61,10 @@ static const struct kind {
 };
 
 static volatile uint32_t *const entries = (volatile uint32_t *)TABLE;
-static void any_value(void)
+
+static void any_value(uint32_t bytes)
 {
-	for (uint32_t i = 0; i < 4; i++)
+	for (uint32_t i = 0; i < bytes; i++)
 		probe_value[i] = any(256);
 }
 
@@ -89,8 +90,7 @@ static bool right(const struct kind *k, uint32_t offset, bool user)
 
 	for (uint32_t i = 0; i < sizeof(was); i++)
 		*at(first + i) = was[i] = any(256);
-	for (uint32_t i = 0; i < k->bytes; i++)
-		probe_value[i] = any(256);
+	any_value(k->bytes);
 	if (k->bytes == 10) /* a normal number, whatever the rest */
 		probe_value[7] |= 0x80, probe_value[9] = 0x3f,
 					was[offset - first + 7] = *at(offset + 7) = 0x80,
@@ -196,7 +196,7 @@ static void spaces(void)
 		MEM32(FRAME(page + second)) = i;
 		go(&load_4, LINEAR + page * 0x100000, user);
 		wrong += out.vector != DONE_VECTOR || out.eax != i;
-		any_value();
+		any_value(4);
 		go(&store_4, LINEAR + page * 0x100000, user);
 		wrong += out.vector != DONE_VECTOR || MEM32(FRAME(page + second)) != *(uint32_t *)probe_value;
 		if (!any(5))
@@ -278,7 +278,7 @@ static void code(void)
 	for (uint32_t i = 0; i < ROUNDS; i++) {
 		const bool user = any(2);
 
-		any_value();
+		any_value(4);
 		/* its neighbour's last byte, before there is code and behind it */
 		for (uint32_t n = any(4); n; n--)
 			go(&store_1_low, LINEAR + 0x1000 * any(2) + 0x800, user);
