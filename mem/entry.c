@@ -2,8 +2,6 @@
  * right. */
 #include "mem/internal.h"
 
-#define RIGHTS (PTE_P | PTE_RW | PTE_US)
-
 bool pde_large(const struct mem *m, uint64_t pde)
 {
 	return (pde & PTE_PS) && (m->mode.pae || m->mode.pse);
@@ -18,6 +16,12 @@ uint64_t pde_key(const struct mem *m, uint64_t pde)
 	if (!(pde & PTE_P))
 		return 0;
 	return pde_large(m, pde) ? key | PTE_PS | (pde & PTE_D) : key;
+}
+
+/* Where the page table is that the directory entry names. */
+uint64_t pde_table(const struct mem *m, uint64_t key)
+{
+	return key & (m->mode.pae ? PAE_ADDR : PAGE_MASK) & (0xffffffff00000000ull | m->mode.a20);
 }
 
 /* Differs, except that A or D came. */

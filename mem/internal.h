@@ -43,6 +43,9 @@
 #define PAE_LARGE_RSVD	0x001fe000ull
 #define PAE_ADDR	(((1ull << MEM_MAXPHYADDR) - 1ull) & ~0xfffull)
 
+/* Of entries of both levels. */
+#define RIGHTS (PTE_P | PTE_RW | PTE_US)
+
 #define TLB_USED_MAX	512u
 #define PROBES_USED_MAX 32u
 
@@ -382,6 +385,7 @@ enum sh_verdict { SH_KEEP, SH_LOWER, SH_DROP };
 
 bool pde_large(const struct mem *m, uint64_t pde);
 uint64_t pde_key(const struct mem *m, uint64_t pde);
+uint64_t pde_table(const struct mem *m, uint64_t key);
 bool pde_differs(uint64_t filled_from, uint64_t now);
 uint64_t entry_get(const struct mem *m, uint32_t gfn, uint32_t index);
 uint64_t space_pde(const struct mem *m, const struct window *w, uint32_t slot);
@@ -395,6 +399,9 @@ enum sh_verdict sh_judge(const struct window *w, uint32_t e, const struct leaf *
 /* ---- shadow.c */
 struct slot *slot_open(struct window *w, uint32_t slot, uint64_t pde);
 void slot_drop(struct window *w, uint32_t slot);
+/* An open slot's directory entry has become another (0: not present): keeps of the slot what still holds, or
+ * drops it. */
+void slot_follow(struct window *w, uint32_t slot, uint64_t key);
 void slot_doom(struct window *w, uint32_t slot);
 int shadow_fill(struct window *w, uint32_t page, bool force);
 void shadow_release(struct window *w);	  /* forgets everything; the host mappings stay */
@@ -409,6 +416,7 @@ void pend(struct window *w, uint32_t page); /* has become present; mem_map_pendi
 void queue_page(struct window *w, uint32_t page);
 void queue_slot(struct window *w, uint32_t slot);
 void queue_apply(struct window *w);
+void slot_recheck(struct window *w, uint32_t slot); /* compares all of its pages, now */
 void shadow_drop_page(struct window *w, uint32_t page); /* of an open slot, now */
 /* The page table of an open slot comes under trace. What it has lowered up to now counts as a store that was
  * seen. */

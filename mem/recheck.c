@@ -198,30 +198,38 @@ static enum sh_verdict check_page(struct run *r, uint32_t page)
 	return verdict;
 }
 
+void slot_recheck(struct window *w, uint32_t slot)
+{
+	struct run r = {.w = w};
+	const struct mem *m = w->m;
+
+	for (uint32_t i = 0; w->slots[slot].filled && i < m->slot_pages; i++)
+		check_page(&r, (slot << m->slot_shift) + i);
+	run_finish(&r);
+}
+
 static void check_slot(struct window *w, uint32_t slot)
 {
 	const struct window *space = w->kind == WIN_USER ? w : w->m->user;
 	struct slot *sl = &w->slots[slot];
+	const uint64_t key = pde_key(w->m, space_pde(w->m, space, slot));
 
 	sl->queued = false;
-	if (sl->filled && (sl->doomed || pde_differs(sl->pde, pde_key(w->m, space_pde(w->m, space, slot)))))
-		slot_drop(w, slot);
+	if (sl->filled && (sl->doomed || pde_differs(sl->pde, key)))
+		slot_follow(w, slot, key);
 }
 
 /* The queue did not hold everything: look at the whole window. */
 static void check_all(struct window *w)
 {
-	struct run r = {.w = w};
-	struct mem *m = w->m;
+	const struct mem *m = w->m;
 
 	for (uint32_t s = 0; s < m->n_slots; s++) {
 		w->slots[s].queued = false;
 		if (!w->slots[s].filled)
 			continue;
 		check_slot(w, s);
-		for (uint32_t i = 0; w->slots[s].filled && i < m->slot_pages; i++)
-			check_page(&r, (s << m->slot_shift) + i);
-		run_finish(&r);
+		slot_recheck(w, s);
 	}
 }
 

@@ -116,11 +116,10 @@ struct slot *slot_open(struct window *w, uint32_t slot, uint64_t pde)
 {
 	struct mem *m = w->m;
 	struct slot *sl = &w->slots[slot];
-	const uint64_t key = pde_key(m, pde);
-	uint64_t pt;
+	const uint64_t key = pde_key(m, pde), pt = pde_table(m, key);
 
 	if (sl->filled && (sl->doomed || pde_differs(sl->pde, key)))
-		slot_drop(w, slot);
+		slot_follow(w, slot, key);
 	if (sl->filled) {
 		/* A or D may have come. D makes pages writable, which other spaces' entries may not allow. */
 		if (sl->pde != key)
@@ -128,7 +127,6 @@ struct slot *slot_open(struct window *w, uint32_t slot, uint64_t pde)
 		sl->pde = key;
 		return sl;
 	}
-	pt = key & (m->mode.pae ? PAE_ADDR : PAGE_MASK) & (0xffffffff00000000ull | m->mode.a20);
 	sl->large = key & PTE_PS;
 	if (!sl->large && !gpa_is_ram(m, pt))
 		return NULL;
@@ -164,6 +162,36 @@ void slot_drop(struct window *w, uint32_t slot)
 	sl->doomed = sl->held = false;
 	tell_code(w, slot << m->slot_shift, t, m->slot_pages);
 	table_free(m, t);
+}
+
+/* A large page of the supervisor's that has got other rights, or was split: the slot goes on with the new
+ * entry. A kernel that does this runs from there, and would have to be mapped, found and chained anew. */
+static bool go_on(struct window *w, uint32_t slot, uint64_t key)
+{
+	struct mem *m = w->m;
+	struct slot *sl = &w->slots[slot];
+	const uint64_t flags = RIGHTS | PTE_A | PTE_D, pt = pde_table(m, key);
+	const bool split = !(key & PTE_PS);
+
+	if (w->kind != WIN_SUPER || sl->doomed || !sl->large || !(key & PTE_A))
+		return false;
+	if (split ? !gpa_is_ram(m, pt) : (sl->pde ^ key) & ~flags)
+		return false;
+	sl->pde = key;
+	log_fill(w, slot);
+	if (split) {
+		sl->large = false;
+		sl->pt_gfn = (uint32_t)(pt >> PAGE_SHIFT);
+		slot_watch(w, slot);
+	}
+	slot_recheck(w, slot);
+	return true;
+}
+
+void slot_follow(struct window *w, uint32_t slot, uint64_t key)
+{
+	if (!go_on(w, slot, key))
+		slot_drop(w, slot);
 }
 
 void slot_doom(struct window *w, uint32_t slot)

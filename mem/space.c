@@ -147,7 +147,7 @@ static struct agreement compare(const struct window *s, const struct window *spa
 	return a;
 }
 
-/* Makes slot of s fit the space: drops it, or sets the A bit that is missing. */
+/* Makes slot of s fit the space: changes or drops it, or sets the A bit that is missing. */
 static void fit_slot(struct window *s, uint32_t slot, const struct window *space)
 {
 	struct mem *m = s->m;
@@ -156,7 +156,7 @@ static void fit_slot(struct window *s, uint32_t slot, const struct window *space
 	if (!s->slots[slot].filled || s->slots[slot].doomed)
 		return;
 	if (!slot_agrees(s, slot, pde))
-		slot_drop(s, slot);
+		slot_follow(s, slot, pde_key(m, pde));
 	else if (!(pde & PTE_A))
 		entry_set(m, space_pde_gpa(m, space, slot), PTE_A);
 }
