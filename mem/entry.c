@@ -75,7 +75,7 @@ struct leaf leaf_decode(const struct mem *m, const struct slot *sl, uint32_t ind
 	gpa &= a20;
 	l.gfn = (uint32_t)(gpa >> PAGE_SHIFT);
 	l.ok = (rights & PTE_P) && (last & PTE_A) && gpa_is_ram(m, gpa);
-	if (pae && !sl->large && (pte & (PAE_RSVD | (m->mode.nxe ? 0 : PTE_NX))))
+	if (pae && !sl->large && ((pde | pte) & (PAE_RSVD | (m->mode.nxe ? 0 : PTE_NX))))
 		l.ok = false;
 	l.user = rights & PTE_US;
 	l.write = rights & PTE_RW;

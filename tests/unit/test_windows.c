@@ -165,32 +165,6 @@ static void test_accessed_dirty(void **state)
 	guest_free(g);
 }
 
-/* The same for a large page, whose A and D are in the directory entry. */
-static void test_large_dirty(void **state)
-{
-	struct guest *g = guest_new(16u << 20);
-	uint32_t v = 0;
-
-	(void)state;
-	put32(g, 0x10000, 0x400000 | KERNEL | PTE_PS);
-	paging_on(g, 0x10000, CR4_PSE);
-	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, true, &v), DONE);
-	assert_int_equal(access_window(g, mem_window_super(g->m), 0x2000, true, &v), DONE);
-	assert_int_equal(last_faults, 0);
-	put32(g, 0x10000, 0x400000 | KERNEL | PTE_PS | PTE_A);
-	mem_flush_page(&g->c, 0x1000);
-	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, false, &v), DONE);
-	assert_int_equal(get32(g, 0x10000) & 0x60, PTE_A);
-	assert_int_equal(access_window(g, mem_window_super(g->m), 0x2000, true, &v), DONE);
-	assert_int_equal(get32(g, 0x10000) & 0x60, PTE_A | PTE_D);
-	put32(g, 0x10000, 0x400000 | KERNEL | PTE_PS | PTE_D);
-	mem_flush_page(&g->c, 0x1000);
-	assert_int_equal(access_window(g, mem_window_super(g->m), 0x1000, false, &v), DONE);
-	assert_int_equal(get32(g, 0x10000) & 0x60, PTE_A | PTE_D);
-	assert_coherent(g);
-	guest_free(g);
-}
-
 static struct {
 	struct window *w;
 	uint32_t lin, pages;
@@ -293,33 +267,6 @@ static void test_many_spaces(void **state)
 		assert_int_equal(last_faults, 0);
 	}
 	assert_int_equal(calls, st->map_calls + st->unmap_calls + st->protect_calls);
-	guest_free(g);
-}
-
-/* Two spaces share a supervisor window and a large page, each with a directory entry of its own: a write
- * through one must not save the other from having its D bit set. */
-static void test_shared_large_dirty(void **state)
-{
-	struct guest *g = guest_new(16u << 20);
-	uint32_t v = 0;
-
-	(void)state;
-	for (uint32_t pd = 0x10000; pd <= 0x11000; pd += 0x1000)
-		put32(g, pd + 768 * 4, 0x400000 | KERNEL | PTE_PS | PTE_A);
-	paging_on(g, 0x10000, CR4_PSE);
-	for (unsigned i = 0; i < 4; i++) {
-		g->c.cr3 = 0x10000 + (i & 1) * 0x1000;
-		mem_load_cr3(&g->c);
-		assert_int_equal(access_window(g, mem_window_super(g->m), 0xc0000000, false, &v), DONE);
-	}
-	assert_int_equal(mem_get_stats(g->m)->super_windows_now, 1);
-	for (uint32_t pd = 0x10000; pd <= 0x11000; pd += 0x1000) {
-		g->c.cr3 = pd;
-		mem_load_cr3(&g->c);
-		assert_int_equal(access_window(g, mem_window_super(g->m), 0xc0000000, true, &v), DONE);
-		assert_int_equal(get32(g, pd + 768 * 4) & PTE_D, PTE_D);
-	}
-	assert_coherent(g);
 	guest_free(g);
 }
 
@@ -581,34 +528,6 @@ static void test_unwatched_code(void **state)
 	mem_load_cr3(&g->c);
 	assert_int_equal(unmapped.calls, 2);
 	assert_coherent(g);
-	guest_free(g);
-}
-
-/* A kernel's direct map: 4 MiB at a time, traced pages and the hole left out. */
-static void test_large_pages(void **state)
-{
-	struct guest *g = guest_new(16u << 20);
-	uint32_t v = 0, faults = 0;
-
-	(void)state;
-	for (uint32_t i = 0; i < 4; i++)
-		put32(g, 0x10000 + (768 + i) * 4, i << 22 | KERNEL | PTE_PS | PTE_D);
-	paging_on(g, 0x10000, CR4_PSE);
-	mem_trace_add(g->m, 0x700000, TRACE_CODE);
-	for (uint32_t gpa = 0; gpa < 16u << 20; gpa += 0x1000) {
-		enum outcome want = gpa >= 0xa0000 && gpa < 0xc0000	? MMIO
-				    : gpa == 0x10000 || gpa == 0x700000 ? EMULATED_TRACED
-									: DONE;
-
-		assert_int_equal(access_window(g, mem_window_super(g->m), 0xc0000000 + gpa + 0x800, true, &v),
-				 want);
-		faults += last_faults;
-	}
-	assert_int_equal(faults, 4 + 32 + 2);
-	assert_coherent(g);
-	mem_trace_remove(g->m, 0x700000, TRACE_CODE);
-	assert_int_equal(access_window(g, mem_window_super(g->m), 0xc0700000, true, &v), DONE);
-	assert_int_equal(last_faults, 0);
 	guest_free(g);
 }
 
@@ -986,9 +905,7 @@ int main(void)
 		cmocka_unit_test(test_coalescing),
 		cmocka_unit_test(test_eager),
 		cmocka_unit_test(test_accessed_dirty),
-		cmocka_unit_test(test_large_dirty),
 		cmocka_unit_test(test_code_unmapped),
-		cmocka_unit_test(test_shared_large_dirty),
 		cmocka_unit_test(test_many_spaces),
 		cmocka_unit_test(test_private_kernels),
 		cmocka_unit_test(test_patching_directory),
@@ -998,7 +915,6 @@ int main(void)
 		cmocka_unit_test(test_unwatched_long),
 		cmocka_unit_test(test_unwatched_many),
 		cmocka_unit_test(test_unwatched_code),
-		cmocka_unit_test(test_large_pages),
 		cmocka_unit_test(test_code_groups),
 		cmocka_unit_test(test_entries_in_a_row),
 		cmocka_unit_test(test_write_protect),

@@ -3,7 +3,8 @@
  * The guest: a pool of pages that serve as page directories and page tables of several address spaces, linked
  * and unlinked at random (shared tables, self-maps, directories used as tables, large pages over the tables
  * themselves), edited with stores of all sizes, flushed with INVLPG, CR3 loads and mode changes, freed and
- * overwritten as data; code noted and traced all over; the host refusing mappings now and then.
+ * overwritten as data; large pages split and restored; code noted and traced all over; the host refusing
+ * mappings now and then.
  *
  * The model: a page walk written independently of mem/walk.c over a copy of the pool. It knows every store
  * since the last flush. A stale translation is right if the tables gave it at some time since then (any
@@ -498,6 +499,18 @@ static void do_twiddle(void)
 }
 
 /* A table is freed and used as data, or for other entries, wholesale or in odd pieces. */
+static void overwrite_page(uint64_t page, const uint8_t *whole)
+{
+	/* more than the history holds: exact only if flushed at once */
+	t.code_written_gpa = ~0ull;
+	const bool changes = would_change(page, whole, PAGE_SIZE);
+	memcpy(model(page), whole, PAGE_SIZE);
+	mem_phys_write(t.m, page, whole, PAGE_SIZE);
+	if (changes)
+		check_code_written(page, PAGE_SIZE);
+	load_space(t.space);
+}
+
 static void do_reuse(void)
 {
 	uint64_t page = (uint64_t)pick_table() << PAGE_SHIFT;
@@ -511,17 +524,54 @@ static void do_reuse(void)
 		memcpy(whole, t.pool[below(POOL_PAGES)], PAGE_SIZE);
 		if (one_in(2))
 			memset(whole, 0, PAGE_SIZE);
-		/* more than the history holds: exact only if flushed at once */
-		t.code_written_gpa = ~0ull;
-		const bool changes = would_change(page, whole, PAGE_SIZE);
-		memcpy(model(page), whole, PAGE_SIZE);
-		mem_phys_write(t.m, page, whole, PAGE_SIZE);
-		if (changes)
-			check_code_written(page, PAGE_SIZE);
-		load_space(t.space);
+		overwrite_page(page, whole);
 		return;
 	}
 	do_store(page + (pick_entry_offset() & 0xfc0) + below(8), buf, 1 + below(56));
+}
+
+static uint32_t pick_lin(void);
+
+/* A table that maps what the large page does, but for some pages and rights. */
+static void fill_split(uint64_t table, uint64_t large)
+{
+	const unsigned size = pae() ? 8 : 4, n = PAGE_SIZE / size;
+	const unsigned odd = one_in(3) ? 1 + below(200) : 200;
+	static uint8_t whole[PAGE_SIZE];
+
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t pte = (large & (pae() ? ~0x1fffffull : 0xffc00000)) + i * PAGE_SIZE;
+
+		pte |= one_in(odd) ? pick_flags() : large & (PTE_P | PTE_RW | PTE_US | PTE_A | PTE_D);
+		if (one_in(odd))
+			pte ^= (uint64_t)(1 + below(3)) << PAGE_SHIFT;
+		memcpy(whole + i * size, &pte, size);
+	}
+	overwrite_page(table, whole);
+}
+
+/* A large page of the current space is split, gets other rights, or comes back. */
+static void do_split(void)
+{
+	const uint32_t lin = pick_lin();
+	const struct xlat x = ref_now(lin, false, false, false);
+	const uint64_t table = (uint64_t)pick_table() << PAGE_SHIFT;
+	uint64_t pde;
+
+	if (x.fault || !in_pool(x.pde_gpa))
+		return;
+	pde = entry_then(x.pde_gpa, t.n_history);
+	if (x.table) {
+		pde = (x.gpa & (pae() ? ~0x1fffffull : ~0x3fffffull)) | pick_flags() | PTE_PS;
+	} else if (one_in(2)) {
+		pde ^= one_in(2) ? PTE_RW : one_in(2) ? PTE_D : one_in(2) ? PTE_US : PTE_A;
+	} else {
+		fill_split(table, pde);
+		if (pde != entry_then(x.pde_gpa, t.n_history))
+			return; /* that was the directory */
+		pde = table | (one_in(3) ? pick_flags() : PTE_P | PTE_RW | PTE_US | PTE_A);
+	}
+	do_store(x.pde_gpa, &pde, pae() ? 8 : 4);
 }
 
 static void do_link(void)
@@ -903,7 +953,7 @@ static void do_flush(void)
 
 static void step(void)
 {
-	switch (below(24)) {
+	switch (below(25)) {
 	case 0:
 	case 1:
 	case 2:
@@ -947,6 +997,10 @@ static void step(void)
 	case 13:
 	case 14:
 		do_soft_access();
+		break;
+	case 15:
+		if (one_in(2))
+			do_split();
 		break;
 	default:
 		do_access();
