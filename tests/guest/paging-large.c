@@ -74,6 +74,123 @@ static void large_permissions(volatile uint32_t *entry, uint32_t linear, uint32_
 	set_cr0(get_cr0() & ~CR0_WP);
 }
 
+/* ---- the large page at 0, which the test itself runs from */
+
+#define OWN_CODE  0x1f0000u /* moves a number to eax and returns */
+#define OWN_OTHER 0x1f1000u /* the same with another */
+#define OWN_DATA  0x1f2000u
+#define SUPER	  (PTE_P | PTE_W)
+
+static struct {
+	volatile void *directory, *table;
+	unsigned size; /* of an entry */
+} own;
+
+static void own_put(volatile void *at, uint32_t index, uint32_t entry)
+{
+	((volatile uint32_t *)at)[index * own.size / 4] = entry;
+}
+
+static uint32_t own_get(volatile void *at, uint32_t index)
+{
+	return ((volatile uint32_t *)at)[index * own.size / 4];
+}
+
+static void own_pte(uint32_t linear, uint32_t entry)
+{
+	own_put(own.table, linear >> 12, entry);
+	flush(linear);
+}
+
+static void own_large(uint32_t flags)
+{
+	own_put(own.directory, 0, PTE_PS | flags);
+	flush(0);
+}
+
+static void own_split(uint32_t flags)
+{
+	for (uint32_t i = 0; i < 4096 / own.size; i++)
+		own_put(own.table, i, i << 12 | flags);
+	own_put(own.directory, 0, (uint32_t)own.table | SUPER);
+	flush(0);
+}
+
+static void own_plant(uint32_t at, uint32_t number)
+{
+	MEM8(at) = 0xb8;
+	MEM32(at + 1) = number;
+	MEM8(at + 5) = 0xc3;
+}
+
+static uint32_t own_calls(unsigned n)
+{
+	uint32_t sum = 0;
+
+	while (n--)
+		sum += ((uint32_t(*)(void))OWN_CODE)();
+	return sum;
+}
+
+static void own_rights(void)
+{
+	own_split(SUPER);
+	set_cr0(get_cr0() | CR0_WP);
+	own_pte(OWN_CODE, OWN_CODE | PTE_P);
+	own_pte(OWN_DATA, OWN_DATA | PTE_P);
+	check("read-only: calls", own_calls(100), 700);
+	check("  read", MEM32(OWN_DATA), 0x600d);
+	check("  write", attempt(&write, OWN_DATA, false), 0x80 | PF_P | PF_W);
+	check("  write to the code", attempt(&write, OWN_CODE, false), 0x80 | PF_P | PF_W);
+	check("  write beside it", attempt(&write, OWN_OTHER + 0x800, false), 0);
+	check("  d", own_get(own.table, OWN_DATA >> 12) & PTE_D, 0);
+	set_cr0(get_cr0() & ~CR0_WP);
+	check("  write, wp 0", attempt(&write, OWN_DATA, false), 0);
+	check("  d", own_get(own.table, OWN_DATA >> 12) & PTE_D, PTE_D);
+	set_cr0(get_cr0() | CR0_WP);
+	check("  write, wp 1", attempt(&write, OWN_DATA, false), 0x80 | PF_P | PF_W);
+	own_pte(OWN_CODE, OWN_CODE | SUPER);
+	own_plant(OWN_CODE, 9);
+	check("writable again, other code", own_calls(100), 900);
+	own_pte(OWN_CODE, OWN_OTHER | SUPER);
+	check("another frame", own_calls(100), 1100);
+	own_pte(OWN_CODE, 0);
+	check("none", attempt(&fetch, OWN_CODE, false), 0x80);
+	own_large(SUPER);
+	check("large again", own_calls(100), 900);
+	check("  write", attempt(&write, OWN_DATA, false), 0);
+	set_cr0(get_cr0() & ~CR0_WP);
+	own_split(SUPER);
+}
+
+/* A kernel splits the page that it runs from, narrows parts of it, and puts it back. */
+static void own_page(void *directory, uint32_t table, unsigned size)
+{
+	uint32_t sum = 0;
+
+	own.directory = directory;
+	own.table = (volatile void *)table;
+	own.size = size;
+	own_plant(OWN_CODE, 7);
+	own_plant(OWN_OTHER, 11);
+	own_large(SUPER);
+	check("run from a large page", own_calls(100), 700);
+	for (unsigned i = 0; i < 40; i++) {
+		if (i & 1)
+			own_split(SUPER);
+		else
+			own_large(i & 2 ? SUPER : PTE_P);
+		MEM32(OWN_DATA) = i;
+		sum += own_calls(20) + MEM32(OWN_DATA);
+	}
+	check("  split and restored", sum, 40 * 20 * 7 + 39 * 40 / 2);
+	own_large(PTE_P);
+	check("  read-only, d", own_get(own.directory, 0) & PTE_D, PTE_D); /* the stack's */
+	own_large(SUPER);
+	MEM32(OWN_DATA) = 0x600d;
+	own_rights();
+}
+
 static void pse(void)
 {
 	volatile uint32_t *pde = &page_directory[LARGE >> 22];
@@ -124,6 +241,10 @@ static void pse(void)
 	*pde = (uint32_t)page_tables[LARGE >> 22] | PTE_PS | PTE_ALL;
 	set_cr3(get_cr3());
 	check("PS without CR4.PSE", MEM16(LARGE + 0x3ff000), 0x30cd);
+
+	set_cr4(get_cr4() | CR4_PSE);
+	own_page(page_directory, (uint32_t)page_tables[0], 4);
+	set_cr4(get_cr4() & ~CR4_PSE);
 	paging_off();
 }
 
@@ -131,7 +252,6 @@ static void pse(void)
 #define PAE_POINTERS	0x00500020u /* 32-byte aligned is enough */
 #define PAE_DIRECTORIES 0x00501000u
 #define PAE_TABLE	0x00505000u
-#define PAE_TABLE_2	0x00506000u
 
 static volatile uint64_t *const pdpt = (uint64_t *)PAE_POINTERS;
 static volatile uint64_t *const pae_pd = (uint64_t *)PAE_DIRECTORIES;
@@ -278,6 +398,7 @@ static void pae(void)
 
 	if (cpu_has_nx())
 		no_execute();
+	own_page((void *)PAE_DIRECTORIES, PAE_TABLE, 8);
 	paging_off();
 	set_cr4(get_cr4() & ~CR4_PAE);
 }
