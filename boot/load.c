@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -39,6 +40,21 @@ static int read_all(struct boot *b, int fd, const char *name, uint8_t *buf, uint
 	return 0;
 }
 
+#define HUGE_PAGE (2ull << 20)
+
+/* A kernel takes thousands of pages that nothing was in before: huge ones, where the host has them. */
+static uint8_t *room(uint64_t size)
+{
+	const uint64_t whole = (size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+
+	if (size < HUGE_PAGE)
+		return malloc(size);
+	void *p = aligned_alloc(HUGE_PAGE, whole);
+	if (p)
+		madvise(p, whole, MADV_HUGEPAGE);
+	return p;
+}
+
 static int read_open_file(struct boot *b, int fd, struct image *f, uint64_t max)
 {
 	struct stat st;
@@ -58,7 +74,7 @@ static int read_open_file(struct boot *b, int fd, struct image *f, uint64_t max)
 				 (unsigned long long)f->size >> 20,
 				 max == KERNEL_FILE_MAX ? "a kernel may have" : "the guest's memory",
 				 (unsigned long long)max >> 20);
-	f->owned = malloc(f->size);
+	f->owned = room(f->size);
 	if (!f->owned)
 		return boot_fail(b, "no memory to read '%s' (%llu MiB)", f->name,
 				 (unsigned long long)f->size >> 20);
