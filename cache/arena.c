@@ -78,11 +78,14 @@ int cache_init(struct cache *k, uint32_t size, char *err, size_t errlen)
 	k->cross = map_or_null(CROSS_SIZE * sizeof *k->cross, PROT_READ | PROT_WRITE, anon, -1);
 	k->spaces = map_or_null(MAX_SPACES * sizeof *k->spaces, PROT_READ | PROT_WRITE, anon, -1);
 	k->slot_logs = map_or_null(LOGS_BYTES, PROT_READ | PROT_WRITE, anon, -1);
+	k->stretches = map_or_null(STRETCHES_BYTES, PROT_READ | PROT_WRITE, anon, -1);
 	k->recalled = map_or_null(RECALL_PAGES * sizeof *k->recalled, PROT_READ | PROT_WRITE, anon, -1);
 	k->recall_heads = map_or_null(RECALL_HEADS_BYTES, PROT_READ | PROT_WRITE, anon, -1);
 	if (!k->rw || !k->rx || !k->blocks || !k->entries || !k->sides || !k->exits || !k->lines ||
 	    !k->pages || !k->cross || !k->ret_points || !k->spaces || !k->slot_logs || !k->recalled ||
-	    !k->recall_heads)
+	    !k->recall_heads || !k->stretches)
+		goto fail;
+	if (space_make_pattern(k) < 0)
 		goto fail;
 	if (space_init_tables(k) < 0) {
 		snprintf(err, errlen,
@@ -117,6 +120,7 @@ void cache_destroy(struct cache *k)
 	munmap(k->cross, CROSS_SIZE * sizeof *k->cross);
 	munmap(k->spaces, MAX_SPACES * sizeof *k->spaces);
 	munmap(k->slot_logs, LOGS_BYTES);
+	munmap(k->stretches, STRETCHES_BYTES);
 	munmap(k->recalled, RECALL_PAGES * sizeof *k->recalled);
 	munmap(k->recall_heads, RECALL_HEADS_BYTES);
 }

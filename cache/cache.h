@@ -118,7 +118,8 @@ struct recalled {
 	uint32_t host[CACHE_RECALLED]; /* host addresses */
 };
 
-#define CACHE_SEEN 64u
+#define CACHE_STRETCH_BYTES (1u << 20) /* of a table: the slots of a quarter as many bytes of code */
+#define CACHE_SEEN	    64u
 struct space {
 	uint32_t window_id;
 	uint32_t mode;
@@ -127,6 +128,8 @@ struct space {
 	uint32_t *table; /* for each EIP the host address of its block, or cache_miss(), or 0, which traps */
 	uint32_t *log;	 /* the EIPs whose slots were set, for emptying the table; CACHE_SLOT_LOG of them */
 	uint32_t logged; /* more than CACHE_SLOT_LOG: it did not hold all */
+	uint32_t nstretches;
+	uint64_t *stretches; /* a bit for each stretch of the table: mapped from the pattern */
 	uint64_t last_used;
 	/* By its number: of which page it has what is remembered, straddlers apart. One may push out another.
 	 */
@@ -135,7 +138,7 @@ struct space {
 
 struct cache_stats {
 	uint64_t blocks_made, blocks_dropped, chains, unchains, flushes, table_fills, spaces_made,
-		spaces_reset, slots_recalled;
+		spaces_reset, slots_recalled, stretches_mapped;
 	uint64_t guest_insns, guest_bytes, ident_insns;
 	uint64_t host_bytes, cold_bytes; /* without the prologues of parts */
 	uint32_t blocks_now;
@@ -162,6 +165,9 @@ struct cache {
 	uint32_t nret_points, max_ret_points;
 	struct space *spaces;
 	uint32_t *slot_logs; /* CACHE_SLOT_LOG for each space */
+	uint64_t *stretches; /* what the spaces' point into */
+	uint32_t nstretches; /* of all spaces */
+	int pattern;	     /* a file of CACHE_STRETCH_BYTES, each of whose words is cache_miss() */
 	struct recalled *recalled;
 	uint32_t nrecalled;
 	struct recalled **recall_heads; /* hash of page and frames */
@@ -271,8 +277,6 @@ void cache_table_set_rets(struct cache *k, struct space *s, const struct block *
  * where eip is mapped to, for fetches at this privilege; when that changes, cache_space_forget will be
  * called. Returns where the slot of eip leads now; 0 if it is not among them, or this is not the first. */
 uint32_t cache_table_recall(struct cache *k, struct space *s, uint64_t gpa, uint32_t eip);
-/* There is code at eip now: jumps to it and to what is beside it shall not trap. */
-void cache_table_prepare(struct cache *k, struct space *s, uint32_t eip);
 /* Forgets what leads through the window to these linear pages. */
 void cache_space_forget(struct cache *k, uint32_t window_id, uint32_t lin, uint32_t pages);
 void cache_window_gone(struct cache *k, uint32_t window_id);

@@ -22,8 +22,14 @@
 #define ARENA_FIRST    64u /* where block code begins; below: the stubs for misses and exits */
 
 #define TABLE_BYTES    (1ull << 34) /* four bytes for each EIP; of address space, that is */
-#define STACK_BYTES    32768u
-#define LOGS_BYTES     (MAX_SPACES * CACHE_SLOT_LOG * sizeof(uint32_t))
+#define STRETCH_SLOTS  (CACHE_STRETCH_BYTES / (uint32_t)sizeof(uint32_t))
+#define STRETCHES      (uint32_t)(TABLE_BYTES / CACHE_STRETCH_BYTES) /* of a table */
+#define STRETCHES_MAX                                                                                        \
+	2048u /* mapped at any time, of all tables: at most twice as many mappings of the host */
+#define STRETCHES_BYTES (MAX_SPACES * STRETCHES / 8)
+#define FORGET_EXACTLY	(1u << 20) /* of code: fewer bytes lose their slots alone though the log is full */
+#define STACK_BYTES	32768u
+#define LOGS_BYTES	(MAX_SPACES * CACHE_SLOT_LOG * sizeof(uint32_t))
 
 /* Writes a jump to the miss handler, CACHE_MIN_BYTES long, at an arena offset; not at that of the miss stub.
  */
@@ -34,6 +40,8 @@ void rets_remove(struct cache *k, struct block *b);
 bool ret_by_table(const struct ret_point *r);
 /* Forgets that other pages may lead to b. */
 void cross_remove(struct cache *k, struct block *b);
+/* The file that stretches of tables are mapped from; nobody can write to it any more. */
+int space_make_pattern(struct cache *k);
 int space_init_tables(struct cache *k);
 /* In all spaces of this mode: the slot of eip, if it leads to from, leads to to. */
 void space_redirect(struct cache *k, uint32_t mode, uint32_t eip, uint32_t from, uint32_t to);

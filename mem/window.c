@@ -16,9 +16,10 @@
 #define SLOTS_BYTES   (MAX_WINDOWS * (uint64_t)MAX_SLOTS * sizeof(struct slot))
 #define POOL_BYTES    (SHADOW_TABLES * (uint64_t)SLOT_PAGES_MAX * sizeof(uint32_t))
 
-/* vm.max_map_count is 65530 by default; the rest of the process and what one operation may add come on top.
- */
-#define VMA_BUDGET 60000u
+/* vm.max_map_count is 65530 by default; the rest of the process, of which branch tables may have 4096, and
+ * what one operation may add come on top. */
+#define VMA_BUDGET 56000u
+#define VMA_OTHERS 9500u
 
 static_assert(MAX_USER + MAX_SUPER + 1 <= MAX_WINDOWS, "every kind of window finds a place");
 static_assert(MAX_WINDOWS <= 1u << 12, "a reverse map node has 12 bits for the window");
@@ -88,8 +89,8 @@ int mem_enable_windows(struct mem *m, char *err, size_t errlen)
 		w->present = m->present + (size_t)i * 2 * MEM_PRESENT_WRITE;
 	}
 	m->vma_budget = VMA_BUDGET;
-	if (max_maps < VMA_BUDGET + 5000)
-		m->vma_budget = max_maps > 10000 ? max_maps - 5000 : max_maps / 2;
+	if (max_maps < VMA_BUDGET + VMA_OTHERS)
+		m->vma_budget = max_maps > 2 * VMA_OTHERS ? max_maps - VMA_OTHERS : max_maps / 2;
 	m->sh_max = SHADOW_TABLES;
 	m->queue_max = QUEUE_MAX;
 	m->loose_looks = LOOSE_LOOKS;

@@ -299,7 +299,6 @@ static struct block *make_block(struct bt *bt, uint64_t gpa, uint32_t eip, struc
 		rq.second_gpa = second->gpa;
 	}
 	struct block *b = translate_block(&bt->k, &rq);
-	cache_table_prepare(&bt->k, c->hot.cur, eip);
 	trace_code(bt, gpa);
 	if (b->len2)
 		trace_code(bt, b->gpa2);

@@ -68,7 +68,7 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
 		leave_with_fault(bt->c, g, sig == SIGBUS ? 14 : (uint64_t)g[REG_TRAPNO], addr);
 		return;
 	}
-	/* Translated code has jumped to what a page of a branch table holds that nothing was put into yet. */
+	/* Translated code has jumped to what a branch table holds where nothing was put into it yet. */
 	if (sig == SIGSEGV && pc == 0 && cache_stack_contains(&bt->k, (uint64_t)g[REG_RSP])) {
 		g[REG_RIP] = cache_miss(&bt->k);
 		return;

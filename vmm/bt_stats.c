@@ -93,6 +93,7 @@ unsigned bt_stat_rows(struct bt *bt, struct stat_row *rows, unsigned max)
 		{"cache", "table slots filled", k->table_fills},
 		{"cache", "table slots remembered", k->slots_recalled},
 		{"cache", "spaces made", k->spaces_made},
+		{"cache", "table stretches mapped", k->stretches_mapped},
 		{"cache", "flushes", k->flushes},
 		{"run", "entries", s->enters},
 		{"run", "exits: unchained", s->exits_direct},

@@ -4,7 +4,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "translator/translator.h"
@@ -252,25 +255,126 @@ static void tables(void **state)
 	assert_false(cache_stack_guard(&k, cache_stack_middle(&k)));
 }
 
+static void set(struct space *s, uint32_t eip)
+{
+	const struct block b = {.host = 64, .eip = eip};
+
+	cache_table_set(&k, s, &b);
+}
+
 /* A table in which more slots were set than its log holds is emptied all the same. */
 static void tables_overflow(void **state)
 {
 	struct space *s = cache_space(&k, 7, 0, false, NULL);
-	struct block b = {.host = 64};
 
 	(void)state;
-	for (uint32_t i = 0; i < 2 * CACHE_SLOT_LOG; i++) {
-		b.eip = i * 0x123;
-		cache_table_set(&k, s, &b);
-	}
-	cache_space_forget(&k, 7, 0, 1);
 	for (uint32_t i = 0; i < 2 * CACHE_SLOT_LOG; i++)
-		assert_int_equal(slot(s, i * 0x123), CACHE_MISS_STUB);
-	b.eip = 0xfffffffe;
-	cache_table_set(&k, s, &b);
+		set(s, i * 0x123);
+	cache_space_forget(&k, 7, 0, 1u << 20);
+	for (uint32_t i = 0; i < 2 * CACHE_SLOT_LOG; i++)
+		assert_int_equal(s->table[i * 0x123], cache_miss(&k));
+	set(s, 0xfffffffe);
 	assert_int_equal(slot(s, 0xfffffffe), 64);
 	cache_space_forget(&k, 7, 0xfffff000, 1);
 	assert_int_equal(slot(s, 0xfffffffe), CACHE_MISS_STUB);
+}
+
+/* ... and loses the slots of pages that go, and no others. */
+static void tables_overflow_and_forget(void **state)
+{
+	struct space *s = cache_space(&k, 7, 0, false, NULL);
+
+	(void)state;
+	for (uint32_t i = 0; i < 2 * CACHE_SLOT_LOG; i++)
+		set(s, i * 0x123);
+	set(s, 0xfffffffe);
+	cache_space_forget(&k, 7, 0x21000, 3);
+	cache_space_forget(&k, 7, 0xffffd000, 3);
+	for (uint32_t i = 0; i < 2 * CACHE_SLOT_LOG; i++) {
+		const uint32_t eip = i * 0x123;
+
+		assert_int_equal(slot(s, eip), eip - 0x21000 < 0x3000 ? CACHE_MISS_STUB : 64);
+	}
+	assert_int_equal(s->table[0x21000], cache_miss(&k));
+	cache_window_gone(&k, 7);
+	for (uint32_t i = 0; i < 2 * CACHE_SLOT_LOG; i++)
+		assert_int_equal(slot(s, i * 0x123), CACHE_MISS_STUB);
+}
+
+/* Beside a slot that was set, jumps lead to the miss handler without a signal: the host's mapping has nothing
+ * else in it, before anything was stored to a page and after the table was emptied. */
+static void fresh_pages(void **state)
+{
+	struct space *s = cache_space(&k, 7, 0, false, NULL);
+	const uint32_t slots = CACHE_STRETCH_BYTES / 4, first = 0xc1000000 / slots * slots;
+
+	(void)state;
+	for (unsigned round = 0; round < 3; round++) {
+		set(s, 0xc1000123);
+		for (uint32_t i = 0; i < slots; i += 0x101)
+			if (first + i != 0xc1000123)
+				assert_int_equal(s->table[first + i], cache_miss(&k));
+		assert_int_equal(s->table[first + slots - 1], cache_miss(&k));
+		set(s, first + slots - 1);
+		if (round == 1)
+			for (uint32_t i = 0; i < CACHE_SLOT_LOG; i++)
+				set(s, first + i);
+		cache_window_gone(&k, 7);
+		for (uint32_t i = 0; i < slots; i += i < CACHE_SLOT_LOG ? 1 : 0x101)
+			assert_int_equal(s->table[first + i], cache_miss(&k));
+		assert_int_equal(s->table[first + slots - 1], cache_miss(&k));
+		assert_ptr_equal(cache_space(&k, 7, 0, false, NULL), s);
+	}
+	cache_window_gone(&k, 7);
+}
+
+/* All tables look into the same pages. */
+static void nobody_writes_to_the_pattern(void **state)
+{
+	(void)state;
+	assert_int_equal(pwrite(k.pattern, "x", 1, 0), -1);
+	assert_int_equal(ftruncate(k.pattern, 0), -1);
+	assert_ptr_equal(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, k.pattern, 0), MAP_FAILED);
+}
+
+static unsigned host_mappings(void)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	unsigned n = 0;
+
+	assert_non_null(f);
+	for (int c = fgetc(f); c != EOF; c = fgetc(f))
+		n += c == '\n';
+	fclose(f);
+	return n;
+}
+
+/* Code all over the address space takes no more than its share of the host's mappings, and has its slots. */
+static void slots_everywhere(void **state)
+{
+	const uint32_t step = 1 << 19;
+	const unsigned before = host_mappings();
+
+	(void)state;
+	for (uint32_t id = 7; id < 9; id++) {
+		struct space *s = cache_space(&k, id, 0, false, NULL);
+
+		for (uint32_t i = 0; i < 1u << 13; i++)
+			set(s, i * step + 0x1234);
+		for (uint32_t i = 0; i < 1u << 13; i++) {
+			assert_int_equal(slot(s, i * step + 0x1234), 64);
+			assert_int_equal(slot(s, i * step + 0x1235), CACHE_MISS_STUB);
+		}
+	}
+	assert_in_range(host_mappings(), before, before + 4096);
+	for (uint32_t id = 7; id < 9; id++) {
+		struct space *s = cache_space(&k, id, 0, false, NULL);
+
+		cache_window_gone(&k, id);
+		for (uint32_t i = 0; i < 1u << 13; i++)
+			assert_int_equal(slot(s, i * step + 0x1234), CACHE_MISS_STUB);
+	}
+	assert_in_range(host_mappings(), 0, before + 2048);
 }
 
 static void returns(void **state)
@@ -344,7 +448,7 @@ static void returns_to_what_was_there(void **state)
 	assert_int_equal(a->len, 5);
 	assert_int_equal(slot(s, 0x1005), a->rets[0].at);
 	assert_int_equal(slot(other, 0x1005), there->host);
-	other->table[0x1005] = 0;
+	other->table[0x1005] = cache_miss(&k);
 }
 
 /* A call whose return point is a jump to a straddler, which goes through the table: the slot must not lead
@@ -978,6 +1082,10 @@ int main(void)
 		cmocka_unit_test_setup(address_lookup, empty),
 		cmocka_unit_test_setup(tables, empty),
 		cmocka_unit_test_setup(tables_overflow, empty),
+		cmocka_unit_test_setup(tables_overflow_and_forget, empty),
+		cmocka_unit_test_setup(fresh_pages, empty),
+		cmocka_unit_test_setup(nobody_writes_to_the_pattern, empty),
+		cmocka_unit_test_setup(slots_everywhere, empty),
 		cmocka_unit_test_setup(returns, empty),
 		cmocka_unit_test_setup(returns_foreseen, empty),
 		cmocka_unit_test_setup(returns_to_what_was_there, empty),
