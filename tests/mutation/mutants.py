@@ -37,6 +37,8 @@ MUTANTS = [
      "b->len2 ? NULL : cache_ret_point", "cache_ret_point", "guest.branches"),
     ("return-point-in-a-circle", "the same where the second page is missing for the moment", "cache/space.c",
      "ret && !ret_by_table(ret) ? ret->at", "ret ? ret->at", "unit.cache|guest.spaces"),
+    ("full-log-forgets-too-little", "a table that has set more than its log holds keeps leading to code that is mapped no longer", "cache/space.c",
+     "madvise(&s->table[lin], bytes * sizeof *s->table,", "madvise(&s->table[lin], bytes,", "unit.cache"),
     ("recall-after-a-flush", "slots are remembered that lead to where blocks were before a flush", "cache/arena.c",
      "\trecall_forget_all(k);\n", "", "unit.cache"),
     ("recall-of-a-dropped-block", "slots are remembered that lead into blocks that were dropped", "cache/blocks.c",
