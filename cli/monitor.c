@@ -7,13 +7,13 @@
  */
 #include "cli/monitor.h"
 
-#include <capstone/capstone.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/options.h"
 #include "cli/stats.h"
+#include "translator/decode.h"
 
 #define LINE_MAX_LEN 256u
 #define PROMPT	     "(bt86) "
@@ -345,15 +345,12 @@ static void examine_string(FILE *out, const struct examine *x)
 
 static void examine_code(FILE *out, const struct examine *x)
 {
-	const bool code32 = cpu_code32(machine_vcpu(mon.m));
+	const unsigned bits = cpu_code32(machine_vcpu(mon.m)) ? 32 : 16;
 	uint32_t addr = x->addr;
-	csh cs;
-	cs_insn *insn;
 
-	if (cs_open(CS_ARCH_X86, code32 ? CS_MODE_32 : CS_MODE_16, &cs) != CS_ERR_OK)
-		return;
 	for (unsigned i = 0; i < x->count; i++) {
 		uint8_t bytes[16];
+		char text[96];
 		unsigned n = peek(x, addr, bytes, 15);
 
 		print_location(out, addr);
@@ -361,16 +358,13 @@ static void examine_code(FILE *out, const struct examine *x)
 			fputs("(no memory here)" EOL, out);
 			break;
 		}
-		if (cs_disasm(cs, bytes, n, addr, 1, &insn) == 1) {
-			fprintf(out, " %s %s" EOL, insn->mnemonic, insn->op_str);
-			addr += insn->size;
-			cs_free(insn, 1);
-		} else {
+		n = decode_text(bits, addr, bytes, n, text, sizeof text);
+		if (n)
+			fprintf(out, " %s" EOL, text);
+		else
 			fprintf(out, " (bad) 0x%02x" EOL, bytes[0]);
-			addr++;
-		}
+		addr += n ? n : 1;
 	}
-	cs_close(&cs);
 }
 
 static void examine(FILE *out, char *args, bool physical)
@@ -578,24 +572,8 @@ static void on_escape(void *opaque, int key)
 	}
 }
 
-/* Capstone builds its tables on first use, and sorts them, for which libc asks how much memory the host has:
- * a system call that the sandbox does not know. So the first use is before the sandbox. */
-static void warm_up_disassembler(void)
-{
-	static const uint8_t nop = 0x90;
-	cs_insn *insn;
-	csh cs;
-
-	if (cs_open(CS_ARCH_X86, CS_MODE_32, &cs) != CS_ERR_OK)
-		return;
-	if (cs_disasm(cs, &nop, 1, 0, 1, &insn) == 1)
-		cs_free(insn, 1);
-	cs_close(&cs);
-}
-
 void monitor_attach(struct machine *m, struct chardev *cd)
 {
-	warm_up_disassembler();
 	mon = (struct monitor){.m = m, .cd = cd};
 	if (cd)
 		chardev_on_escape(cd, on_escape, NULL);

@@ -74,4 +74,8 @@ enum decode_result decode_insn_anew(const uint8_t *p, unsigned avail, bool code3
  * read them all. */
 void decode_flags(const struct insn *i, uint32_t *reads, uint32_t *writes, uint32_t *undefined);
 
+/* The instruction at code as text of at most size bytes, NUL included; addr: where the CPU has it. bits: 16,
+ * 32 or 64. Returns its length; 0 if there is none within len bytes, or the text does not fit. */
+unsigned decode_text(unsigned bits, uint64_t addr, const uint8_t *code, size_t len, char *text, size_t size);
+
 #endif

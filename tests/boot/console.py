@@ -89,7 +89,8 @@ def monitor(arguments, score):
         vm.send("\x01c")
         time.sleep(0.5)
         for text, answer in (("info registers", rb"EIP"), ("info cache", rb"block"), ("info windows", rb"window"),
-                             ("info traces", rb"trace"), ("x/4xw 0xc0000000", rb"c0000000.*0x[0-9a-f]{8}"), ("stop", rb""), ("cont", rb"")):
+                             ("info traces", rb"trace"), ("x/4xw 0xc0000000", rb"c0000000.*0x[0-9a-f]{8}"),
+                             ("x/2i 0xc0100000", rb"c0100000\S* +[a-z(]"), ("stop", rb""), ("cont", rb"")):
             mark = vm.seen = len(vm.log)
             vm.send(text + "\r")
             vm.expect(re.escape(text.encode()) + rb"[^\r\n]*[\r\n]+.*(?i:" + answer + rb")", 10)

@@ -497,6 +497,38 @@ static void test_remembered(void **state)
 	}
 }
 
+/* What -d in_asm, out_asm and the monitor's x/i print. */
+static void test_text(void **state)
+{
+	static const struct {
+		unsigned bits, len;
+		uint8_t code[8];
+		const char *text;
+	} t[] = {
+		{32, 2, {0x8b, 0x30}, "mov esi, dword ptr [eax]"},
+		{32, 3, {0x65, 0x8b, 0x30}, "mov esi, dword ptr gs:[eax]"},
+		{32, 5, {0x0f, 0xb7, 0x5c, 0x4f, 0x08}, "movzx ebx, word ptr [edi+ecx*2+0x8]"},
+		{32, 5, {0xe9, 0x00, 0x01, 0x00, 0x00}, "jmp 0xc0001105"},
+		{32, 2, {0xd9, 0x06}, "fld dword ptr [esi]"},
+		{32, 1, {0x90, 0xcc}, "nop"},
+		{16, 3, {0xe9, 0x00, 0x01}, "jmp 0x1103"},
+		{16, 2, {0x8b, 0x07}, "mov ax, word ptr [bx]"},
+		{64, 5, {0x65, 0x41, 0x8b, 0x1c, 0x24}, "mov ebx, dword ptr gs:[r12]"},
+		{32, 0, {0x0f, 0x04}, ""},
+	};
+	char text[64];
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof t / sizeof *t; i++) {
+		unsigned len = decode_text(t[i].bits, 0xc0001000, t[i].code, 8, text, sizeof text);
+		assert_int_equal(len, t[i].len);
+		if (len)
+			assert_string_equal(text, t[i].text);
+	}
+	assert_int_equal(decode_text(32, 0, t[0].code, 1, text, sizeof text), 0); /* cut off */
+	assert_int_equal(decode_text(32, 0, t[2].code, 8, text, 10), 0);	  /* does not fit */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -505,6 +537,7 @@ int main(void)
 		cmocka_unit_test(test_mandatory), cmocka_unit_test(test_memory),
 		cmocka_unit_test(test_registers), cmocka_unit_test(test_immediates),
 		cmocka_unit_test(test_flags),	  cmocka_unit_test(test_remembered),
+		cmocka_unit_test(test_text),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
