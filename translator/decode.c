@@ -11,6 +11,7 @@
 #include "translator/decode.h"
 #include "cpu/cpu.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "cpu/x86.h"
@@ -195,6 +196,7 @@ static void take_immediates(struct insn *o, const ZydisDecodedInstruction *z)
 	if (imm[0].size) {
 		o->imm_off = imm[0].offset;
 		o->imm_size = (uint8_t)(imm[0].size / 8);
+		o->imm_signed = imm[0].is_signed || imm[0].is_relative;
 		o->imm = (uint32_t)imm[0].value.u;
 	}
 	if (imm[1].size) {
@@ -316,13 +318,16 @@ static bool is_vector_prefix(const uint8_t *p, unsigned avail)
  * alike, in 32-bit code.
  */
 
-#define PATTERNS 2048u /* a power of two */
+#define PATTERNS 4096u /* a power of two */
 
+/* key: prefix, opcode, what matters of ModRM; 0 (which would be an ADD to a byte): none. form: the beginning
+ * of an insn, with flags as the tables have them; registers are another's. */
 struct pattern {
-	uint64_t key; /* prefix, opcode, what matters of ModRM; 0 (which would be an ADD to a byte): none */
-	bool imm_signed;
-	struct insn insn; /* flags as the tables have them; raw, registers, disp and imm are another's */
+	_Alignas(64) uint64_t key;
+	uint8_t form[INSN_FORM];
 };
+
+static_assert(sizeof(struct pattern) == 64, "a line of the CPU's cache");
 
 /* What of ModRM chooses the instruction: all of it, mod and reg, or mod alone. */
 enum shape { SHAPE_UNKNOWN, SHAPE_NO_MODRM, SHAPE_WHOLE, SHAPE_GROUP, SHAPE_PLAIN };
@@ -403,9 +408,19 @@ static uint64_t pattern_key(const uint8_t *p)
 	return (bytes_of(p) & low_bytes(n)) | (uint64_t)modrm_form(p + n, shape) << 8 * n;
 }
 
-static struct pattern *pattern_of(uint64_t key)
+/* Each key has two places. */
+static struct pattern *pattern_at(uint64_t key, unsigned place)
 {
-	return &patterns[(key * 0x9e3779b97f4a7c15ull) >> 40 & (PATTERNS - 1)];
+	return &patterns[((key * 0x9e3779b97f4a7c15ull) >> 40 & (PATTERNS - 1)) ^ place];
+}
+
+static const struct pattern *pattern_of(uint64_t key)
+{
+	const struct pattern *t = pattern_at(key, 0);
+
+	if (t->key != key)
+		t = pattern_at(key, 1);
+	return t->key == key ? t : NULL;
 }
 
 /* The first 15 bytes at p can be read; of them, raw gets len. */
@@ -454,22 +469,35 @@ static bool decode_by_pattern(const uint8_t *p, struct insn *out)
 	const uint64_t key = pattern_key(p);
 	const struct pattern *t = pattern_of(key);
 
-	if (!key || t->key != key)
+	if (!key || !t)
 		return false;
-	*out = t->insn;
+	memcpy(out, t->form, INSN_FORM);
+	out->disp = 0;
+	out->imm = out->imm2 = 0;
 	copy_raw(out, p);
 	if (out->has_modrm)
 		take_registers(out);
 	if (out->disp_size)
 		out->disp = (int32_t)field(p + out->disp_off, out->disp_size, true);
 	if (out->imm_size)
-		out->imm = field(p + out->imm_off, out->imm_size, t->imm_signed);
+		out->imm = field(p + out->imm_off, out->imm_size, out->imm_signed);
 	adjust_flags(out);
 	return true;
 }
 
+/* The same where no more than avail bytes can be read: whatever is taken to follow, it doesn't belong to the
+ * instruction. */
+static bool decode_last_bytes(const uint8_t *p, unsigned avail, struct insn *out)
+{
+	uint8_t bytes[INSN_MAX_LEN + 1] = {0};
+
+	for (unsigned i = 0; i < avail; i++)
+		bytes[i] = p[i];
+	return decode_by_pattern(bytes, out) && out->len <= avail;
+}
+
 /* o is what Zydis made of the bytes at p, with the tables' flags. */
-static void pattern_learn(const uint8_t *p, const struct insn *o, const ZydisDecodedInstruction *z)
+static void pattern_learn(const uint8_t *p, const struct insn *o)
 {
 	struct pattern *t;
 	uint64_t key;
@@ -478,12 +506,13 @@ static void pattern_learn(const uint8_t *p, const struct insn *o, const ZydisDec
 		return;
 	shapes[o->opmap][o->opcode] = (uint8_t)shape_of(o);
 	key = pattern_key(p);
-	t = pattern_of(key);
 	if (!key)
 		return;
+	t = pattern_at(key, 0);
+	if (t->key && t->key != key && !pattern_at(key, 1)->key)
+		t = pattern_at(key, 1);
 	t->key = key;
-	t->imm_signed = z->raw.imm[0].is_signed || z->raw.imm[0].is_relative;
-	t->insn = *o;
+	memcpy(t->form, o, INSN_FORM);
 }
 
 static enum decode_result decode(const uint8_t *p, unsigned avail, bool code32, struct insn *out)
@@ -525,14 +554,14 @@ static enum decode_result decode(const uint8_t *p, unsigned avail, bool code32, 
 	take_immediates(out, &z);
 	take_flags(out, &z);
 	if (code32 && avail == INSN_MAX_LEN)
-		pattern_learn(p, out, &z);
+		pattern_learn(p, out);
 	adjust_flags(out);
 	return DECODE_OK;
 }
 
 enum decode_result decode_insn(const uint8_t *p, unsigned avail, bool code32, struct insn *out)
 {
-	if (code32 && avail == INSN_MAX_LEN && decode_by_pattern(p, out))
+	if (code32 && (avail == INSN_MAX_LEN ? decode_by_pattern(p, out) : decode_last_bytes(p, avail, out)))
 		return DECODE_OK;
 	return decode_insn_anew(p, avail, code32, out);
 }

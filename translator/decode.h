@@ -7,6 +7,7 @@
 #define BT86_TRANSLATOR_DECODE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <Zydis/Zydis.h>
@@ -14,6 +15,7 @@
 #define INSN_MAX_LEN 15
 
 struct insn {
+	/* ---- what instructions of one form have in common; INSN_FORM bytes */
 	uint16_t mnemonic; /* ZydisMnemonic */
 	uint8_t len;
 	uint8_t opmap;	/* 0 one-byte, 1 0F, 2 0F38, 3 0F3A */
@@ -26,21 +28,25 @@ struct insn {
 	uint8_t mod, reg, rm; /* ModRM fields; mod 3: register form */
 	/* Memory operand (has_modrm && mod != 3, or a moffs form): segment and address parts. */
 	bool has_mem;
-	uint8_t seg;   /* effective segment: override, or SS for ebp/esp bases, or DS */
-	int8_t base;   /* register number or -1 */
-	int8_t index;  /* register number or -1 */
-	uint8_t scale; /* 1, 2, 4, 8 */
-	int32_t disp;
+	uint8_t seg;		     /* effective segment: override, or SS for ebp/esp bases, or DS */
+	int8_t base;		     /* register number or -1 */
+	int8_t index;		     /* register number or -1 */
+	uint8_t scale;		     /* 1, 2, 4, 8 */
 	uint8_t disp_off, disp_size; /* position and size in bytes of the displacement in raw[] */
 	uint8_t imm_off, imm_size, imm2_size;
-	uint32_t imm;	   /* sign-extended as the instruction does (relative branches: the displacement) */
-	uint32_t imm2;	   /* enter's level, far pointer's selector */
+	bool imm_signed;   /* or relative; without meaning if imm_size is 0 */
 	uint8_t nprefix;   /* number of prefix bytes before the opcode (or its 0F) */
 	uint8_t modrm_off; /* position of ModRM in raw[] */
 	/* What decode_flags reports; FL_* fit 16 bits. */
 	uint16_t fl_reads, fl_writes, fl_undefined;
+	/* ---- and what not */
+	int32_t disp;
+	uint32_t imm;  /* sign-extended as the instruction does (relative branches: the displacement) */
+	uint32_t imm2; /* enter's level, far pointer's selector */
 	uint8_t raw[INSN_MAX_LEN];
 };
+
+#define INSN_FORM    offsetof(struct insn, disp)
 
 #define INSN_UNKNOWN 0xff /* as opmap: not decoded, because bytes are missing or not valid */
 

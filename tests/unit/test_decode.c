@@ -445,20 +445,28 @@ static void test_flags(void **state)
 	}
 }
 
-/* The same from memory, with another's displacement and immediate, as anew. */
+static void compare_with_anew(const uint8_t *p, unsigned avail)
+{
+	struct insn a, b;
+
+	memset(&a, 0, sizeof a);
+	memset(&b, 0, sizeof b);
+	enum decode_result ra = decode_insn(p, avail, true, &a);
+	enum decode_result rb = decode_insn_anew(p, avail, true, &b);
+	if (ra != rb || (ra == DECODE_OK && memcmp(&a, &b, sizeof a)))
+		fail_msg("%02x %02x %02x %02x %02x ..., %u bytes of it, decodes otherwise", p[0], p[1], p[2],
+			 p[3], p[4], avail);
+}
+
+/* The same from memory, with another's displacement and immediate, as anew; and where the bytes end. */
 static void compare_remembered(const uint8_t *begin, unsigned n, uint32_t *seed)
 {
 	uint8_t p[INSN_MAX_LEN];
-	struct insn a, b;
 
 	for (unsigned i = 0; i < sizeof p; i++)
 		p[i] = i < n ? begin[i] : (uint8_t)((*seed = *seed * 1664525 + 1013904223) >> 24);
-	memset(&a, 0, sizeof a);
-	memset(&b, 0, sizeof b);
-	enum decode_result ra = decode_insn(p, sizeof p, true, &a);
-	enum decode_result rb = decode_insn_anew(p, sizeof p, true, &b);
-	if (ra != rb || (ra == DECODE_OK && memcmp(&a, &b, sizeof a)))
-		fail_msg("%02x %02x %02x %02x %02x ... decodes otherwise", p[0], p[1], p[2], p[3], p[4]);
+	compare_with_anew(p, sizeof p);
+	compare_with_anew(p, 1 + (*seed >> 16) % (INSN_MAX_LEN - 1));
 }
 
 /* op: the map in bit 16, opcode, ModRM. */
