@@ -149,9 +149,13 @@ static bool calls_elsewhere(const struct tr *t, unsigned at, unsigned len)
  * then, 0 if there is no such loop. */
 static unsigned loop_before_call(const struct tr *t)
 {
-	unsigned n = t->rq->loops && is_call((enum insn_class)t->class[t->n]) ? t->n : 0;
+	const struct translate_request *rq = t->rq;
+	unsigned n = t->n;
 
-	while (n > 1 && !loop_known(t->rq->loops, t->rq->gpa + t->b->side[n - 1].guest))
+	if (!rq->loops || n < 2 || !is_call((enum insn_class)t->class[n]) ||
+	    !loop_near(rq->loops, rq->gpa + t->b->side[1].guest, rq->gpa + t->b->side[n - 1].guest))
+		return 0;
+	while (n > 1 && !loop_known(rq->loops, rq->gpa + t->b->side[n - 1].guest))
 		n--;
 	return n > 1 ? n - 1 : 0;
 }
@@ -331,6 +335,8 @@ struct block *translate_block(struct cache *k, const struct translate_request *r
 	t.n = t.jccs = t.calls = 0;
 	t.esp_off = 0;
 	t.ended = t.probed = false;
+	__builtin_prefetch(rq->code + 64); /* nobody has read it yet */
+	__builtin_prefetch(rq->code + 128);
 	t.b->gpa = rq->gpa;
 	t.b->eip = rq->eip;
 	t.b->mode = rq->mode;

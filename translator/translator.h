@@ -123,9 +123,11 @@ enum callout {
 /* ------------------------------------------------------------------ translation */
 
 /* Where loops begin, by guest-physical address: what is known of it, which may be forgotten. */
-#define LOOPS 16384u
+#define LOOPS	   16384u
+#define LOOP_PAGES 2048u
 struct loops {
-	uint32_t at[LOOPS]; /* hashed */
+	uint32_t at[LOOPS];	    /* hashed */
+	uint64_t lines[LOOP_PAGES]; /* of the pages, hashed: in which 64 bytes a loop ever began */
 };
 
 static inline uint32_t loop_index(uint64_t gpa)
@@ -141,6 +143,15 @@ static inline bool loop_known(const struct loops *l, uint64_t gpa)
 static inline void loop_remember(struct loops *l, uint64_t gpa)
 {
 	l->at[loop_index(gpa)] = (uint32_t)gpa;
+	l->lines[(gpa >> PAGE_SHIFT) % LOOP_PAGES] |= 1ull << (gpa >> 6 & 63);
+}
+
+/* False: none begins from first to last, which are on one page. */
+static inline bool loop_near(const struct loops *l, uint64_t first, uint64_t last)
+{
+	const uint64_t on = l->lines[(first >> PAGE_SHIFT) % LOOP_PAGES] >> (first >> 6 & 63);
+
+	return on << (63 - ((last >> 6) - (first >> 6)));
 }
 
 struct translate_request {

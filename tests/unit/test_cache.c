@@ -978,6 +978,32 @@ static void a_loop_that_calls_begins_a_block(void **state)
 	assert_true(loop->len >= len - 1);
 }
 
+/* The same wherever lines of the CPU's cache end between the loop's beginning and the call. */
+static void a_loop_may_begin_lines_before_its_call(void **state)
+{
+	static const char nop[] = "\x0f\x1f\x84\x00\x00\x00\x00\x00";
+	static const char call[] = "\xe8\x00\x01\x00\x00";
+
+	(void)state;
+	for (uint32_t start = 0x1000; start < 0x1040; start++) {
+		for (unsigned nops = 1; nops < 13; nops++) {
+			char code[128] = "\x90";
+			unsigned len = 1;
+
+			for (unsigned i = 0; i < nops; i++, len += 8)
+				memcpy(code + len, nop, 8);
+			memcpy(code + len, call, 5);
+			len += 5;
+			cache_flush(&k);
+			memset(&loops, 0, sizeof loops);
+			assert_int_equal(make(start, 0x80000000 + start, code, len, false)->nrets, 1);
+			cache_flush(&k);
+			loop_remember(&loops, start + 1);
+			assert_int_equal(make(start, 0x80000000 + start, code, len, false)->len, 1);
+		}
+	}
+}
+
 /* A loop without calls ends no block. */
 static void a_loop_that_does_not_call_begins_none(void **state)
 {
@@ -1110,6 +1136,7 @@ int main(void)
 		cmocka_unit_test_setup(memory_overflows, empty),
 		cmocka_unit_test_setup(logs_overflow, empty),
 		cmocka_unit_test_setup(a_loop_that_calls_begins_a_block, empty),
+		cmocka_unit_test_setup(a_loop_may_begin_lines_before_its_call, empty),
 		cmocka_unit_test_setup(a_loop_that_does_not_call_begins_none, empty),
 		cmocka_unit_test_setup(code_begins_a_page, empty),
 		cmocka_unit_test_setup(crowds, empty),
