@@ -44,7 +44,7 @@ struct block;
 struct exit_link {
 	struct block *from;
 	struct block *to;	/* NULL: leads to its stub, cache_stub() */
-	struct exit_link *next; /* in to->incoming */
+	struct exit_link *next, **link; /* in to->incoming, and what leads here */
 	uint32_t patch;		/* arena offset of the rel32 */
 	uint32_t target;	/* linear EIP */
 	uint8_t kind;

@@ -56,6 +56,9 @@ void cache_chain(struct cache *k, struct exit_link *e, struct block *to)
 		cross_add(k, to);
 	e->to = to;
 	e->next = to->incoming;
+	e->link = &to->incoming;
+	if (e->next)
+		e->next->link = &e->next;
 	to->incoming = e;
 	patch(k, e, to->host);
 	k->stats.chains++;
@@ -65,10 +68,9 @@ void cache_unchain(struct cache *k, struct exit_link *e)
 {
 	if (!e->to)
 		return;
-	struct exit_link **p = &e->to->incoming;
-	while (*p != e)
-		p = &(*p)->next;
-	*p = e->next;
+	*e->link = e->next;
+	if (e->next)
+		e->next->link = e->link;
 	e->to = NULL;
 	patch(k, e, cache_stub(k, e));
 	k->stats.unchains++;
