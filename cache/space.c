@@ -54,7 +54,10 @@ int space_make_pattern(struct cache *k)
 		return -1;
 	if (writev(k->pattern, all, CACHE_STRETCH_BYTES / PAGE_SIZE) != CACHE_STRETCH_BYTES)
 		return -1;
-	return fcntl(k->pattern, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
+	/* Not F_SEAL_WRITE: while the host's kernel holds one of the pages for a moment, reclaiming memory
+	 * say, it waits, and then fails. Hosts before Linux 5.1 do without. */
+	fcntl(k->pattern, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE);
+	return 0;
 }
 
 static bool has_stretch(const struct space *s, uint32_t n)

@@ -278,10 +278,11 @@ static void save(struct fuzz_case *k, enum verdict v, bool lockstep)
 static void finding(const struct recipe *r, enum verdict v)
 {
 	const bool lockstep = lockstep_too(r);
-	char first[sizeof shared->what];
+	char first[sizeof shared->what], complaint[SAID_MAX];
 
 	findings++;
 	snprintf(first, sizeof first, "%s", shared->what);
+	snprintf(complaint, sizeof complaint, "%s", said());
 	generate_case(&scratch, r);
 	/* What fails without lockstep is better looked at without it. */
 	const enum verdict plain = try_alone(&scratch, false);
@@ -294,7 +295,7 @@ static void finding(const struct recipe *r, enum verdict v)
 		save(&scratch, again, lockstep);
 		return;
 	}
-	printf("%s in the course of a batch, not when run alone: %s (seed %lu, %u changes)\n",
+	printf("%s%s in the course of a batch, not when run alone: %s (seed %lu, %u changes)\n", complaint,
 	       verdict_names[v], first, r->seed, r->n);
 }
 
