@@ -216,10 +216,9 @@ static uint32_t *slot_to_set(const struct cache *k, struct space *s, uint32_t ei
 	return slot;
 }
 
-static void set_slot(const struct cache *k, struct space *s, uint32_t eip, uint32_t host)
+/* slot is what slot_to_set returned for eip. */
+static void put_slot(const struct cache *k, struct space *s, uint32_t *slot, uint32_t eip, uint32_t host)
 {
-	uint32_t *slot = slot_to_set(k, s, eip);
-
 	if (*slot == cache_miss(k)) {
 		if (s->logged < CACHE_SLOT_LOG)
 			s->log[s->logged] = eip;
@@ -227,6 +226,11 @@ static void set_slot(const struct cache *k, struct space *s, uint32_t eip, uint3
 			s->logged++;
 	}
 	*slot = host;
+}
+
+static void set_slot(const struct cache *k, struct space *s, uint32_t eip, uint32_t host)
+{
+	put_slot(k, s, slot_to_set(k, s, eip), eip, host);
 }
 
 void cache_table_set(struct cache *k, struct space *s, const struct block *b)
@@ -248,9 +252,10 @@ void cache_table_set_rets(struct cache *k, struct space *s, const struct block *
 		const struct ret_point *r = &b->rets[i];
 
 		need_stretch(k, s, r->eip);
-		if (*slot_to_set(k, s, r->eip) != cache_miss(k))
+		uint32_t *slot = slot_to_set(k, s, r->eip);
+		if (*slot != cache_miss(k))
 			continue;
-		set_slot(k, s, r->eip, slot_of(k, r->at));
+		put_slot(k, s, slot, r->eip, slot_of(k, r->at));
 		k->stats.table_fills++;
 	}
 }

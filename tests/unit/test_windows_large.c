@@ -253,7 +253,19 @@ static void with_rig(void (*test)(struct rig *))
 	}
 }
 
-static void same_frames(struct rig *r)
+/* A test that is one for the rig: the function, by its address. */
+typedef void rig_test(struct rig *);
+
+static void run_with_rig(void **state)
+{
+	with_rig(**(rig_test ***)state);
+}
+
+/* clang-format off */
+#define RIG_TEST(name) {#name, run_with_rig, NULL, NULL, &(rig_test *){name}}
+/* clang-format on */
+
+static void test_split(struct rig *r)
 {
 	const struct mem_stats *st = mem_get_stats(r->g->m);
 	uint64_t calls;
@@ -265,13 +277,7 @@ static void same_frames(struct rig *r)
 	expect(r, TRACED, true, EMULATED_TRACED, 0);
 }
 
-static void test_split(void **state)
-{
-	(void)state;
-	with_rig(same_frames);
-}
-
-static void some_read_only(struct rig *r)
+static void test_split_read_only(struct rig *r)
 {
 	for (uint32_t i = CODE; i < 24; i++)
 		put_pte(r, i, frame(i) | (SMALL & ~PTE_RW));
@@ -289,14 +295,8 @@ static void some_read_only(struct rig *r)
 	expect(r, 21, true, GUEST_FAULT, 0);
 }
 
-static void test_split_read_only(void **state)
-{
-	(void)state;
-	with_rig(some_read_only);
-}
-
 /* While CR0.WP is clear the kernel writes to these, too. */
-static void without_write_protect(struct rig *r)
+static void test_split_without_wp(struct rig *r)
 {
 	r->g->c.cr0 &= ~CR0_WP;
 	mem_mode_changed(&r->g->c);
@@ -312,14 +312,8 @@ static void without_write_protect(struct rig *r)
 	assert_int_equal(told_sum(), 0);
 }
 
-static void test_split_without_wp(void **state)
-{
-	(void)state;
-	with_rig(without_write_protect);
-}
-
 /* Code pages 8 and 10, and others around; 9 and 11 stay. */
-static void other_frames(struct rig *r)
+static void test_split_other_frames(struct rig *r)
 {
 	const uint32_t moved = frame(400) + 0x800;
 
@@ -348,13 +342,7 @@ static void other_frames(struct rig *r)
 	expect(r, 33, false, OTHER_WINDOW, 0);
 }
 
-static void test_split_other_frames(void **state)
-{
-	(void)state;
-	with_rig(other_frames);
-}
-
-static void not_dirty(struct rig *r)
+static void test_split_not_dirty(struct rig *r)
 {
 	for (uint32_t i = 20; i < 24; i++)
 		put_pte(r, i, frame(i) | (SMALL & ~PTE_D));
@@ -368,14 +356,8 @@ static void not_dirty(struct rig *r)
 	}
 }
 
-static void test_split_not_dirty(void **state)
-{
-	(void)state;
-	with_rig(not_dirty);
-}
-
 /* The table is watched from then on, as any of the supervisor's. */
-static void watched_table(struct rig *r)
+static void test_split_watched(struct rig *r)
 {
 	assert_int_equal(mem_traced(r->g->m, TABLE), 0);
 	split(r);
@@ -406,13 +388,7 @@ static void watched_table(struct rig *r)
 	expect(r, 30, true, DONE, 0);
 }
 
-static void test_split_watched(void **state)
-{
-	(void)state;
-	with_rig(watched_table);
-}
-
-static void read_only_and_back(struct rig *r)
+static void test_large_read_only(struct rig *r)
 {
 	put_pde(r, 0, BASE | (LARGE & ~PTE_RW));
 	expect(r, 30, true, DONE, 0);
@@ -444,12 +420,6 @@ static void read_only_and_back(struct rig *r)
 	expect(r, 6, true, DONE, 0);
 }
 
-static void test_large_read_only(void **state)
-{
-	(void)state;
-	with_rig(read_only_and_back);
-}
-
 /* What is no split and no change of rights takes everything away. */
 static void dropped(struct rig *r, uint64_t pde)
 {
@@ -465,7 +435,7 @@ static void dropped(struct rig *r, uint64_t pde)
 	assert_false(touch(mem_window_base(window(r)) + r->lin, false, &(uint32_t){0}));
 }
 
-static void all_dropped(struct rig *r)
+static void test_large_dropped(struct rig *r)
 {
 	put32(r->g, OTHER_BASE + 5 * PAGE_SIZE + 0x800, 0x4321);
 	dropped(r, OTHER_BASE | LARGE);
@@ -485,14 +455,8 @@ static void all_dropped(struct rig *r)
 	expect(r, 5, false, DONE, 1);
 }
 
-static void test_large_dropped(void **state)
-{
-	(void)state;
-	with_rig(all_dropped);
-}
-
 /* Code has to go where fetches fault; data stays. */
-static void no_execute(struct rig *r)
+static void test_split_no_execute(struct rig *r)
 {
 	if (!r->pae)
 		return;
@@ -505,14 +469,8 @@ static void no_execute(struct rig *r)
 	expect(r, CODE, false, DONE, 1);
 }
 
-static void test_split_no_execute(void **state)
-{
-	(void)state;
-	with_rig(no_execute);
-}
-
 /* The new entry has a bit that must not be there: nothing translates any more (SDM vol. 3A 4.7). */
-static void reserved_bits(struct rig *r)
+static void test_split_reserved(struct rig *r)
 {
 	if (!r->pae)
 		return;
@@ -532,14 +490,8 @@ static void reserved_bits(struct rig *r)
 	assert_int_equal(r->g->c.exc.error, PF_P | PF_RSVD);
 }
 
-static void test_split_reserved(void **state)
-{
-	(void)state;
-	with_rig(reserved_bits);
-}
-
 /* Two address spaces, one supervisor window, and for a while two opinions of the slot. */
-static void two_spaces(struct rig *r)
+static void test_split_two_spaces(struct rig *r)
 {
 	load_space(r, 1);
 	expect(r, 5, true, DONE, 0);
@@ -576,14 +528,8 @@ static void two_spaces(struct rig *r)
 	assert_int_equal(mem_get_stats(r->g->m)->super_windows_now, 1);
 }
 
-static void test_split_two_spaces(void **state)
-{
-	(void)state;
-	with_rig(two_spaces);
-}
-
 /* A hidden fault comes between the store to the directory and the flush. */
-static void before_the_flush(struct rig *r)
+static void test_split_before_flush(struct rig *r)
 {
 	put_pte(r, 29, frame(29) | (SMALL & ~PTE_RW));
 	put_pte(r, 30, 0);
@@ -597,12 +543,6 @@ static void before_the_flush(struct rig *r)
 	flush(r);
 	assert_int_equal(told_sum(), 0);
 	assert_int_equal(expect(r, 5, false, DONE, 0), r->lin + 5 * PAGE_SIZE + 0x800);
-}
-
-static void test_split_before_flush(void **state)
-{
-	(void)state;
-	with_rig(before_the_flush);
 }
 
 static unsigned refuse_at;
@@ -640,14 +580,14 @@ static void test_split_host_refuses(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_large_dirty),	   cmocka_unit_test(test_shared_large_dirty),
-		cmocka_unit_test(test_large_pages),	   cmocka_unit_test(test_split),
-		cmocka_unit_test(test_split_read_only),	   cmocka_unit_test(test_split_without_wp),
-		cmocka_unit_test(test_split_other_frames), cmocka_unit_test(test_split_not_dirty),
-		cmocka_unit_test(test_split_watched),	   cmocka_unit_test(test_large_read_only),
-		cmocka_unit_test(test_large_dropped),	   cmocka_unit_test(test_split_no_execute),
-		cmocka_unit_test(test_split_reserved),	   cmocka_unit_test(test_split_two_spaces),
-		cmocka_unit_test(test_split_before_flush), cmocka_unit_test(test_split_host_refuses),
+		cmocka_unit_test(test_large_dirty), cmocka_unit_test(test_shared_large_dirty),
+		cmocka_unit_test(test_large_pages), RIG_TEST(test_split),
+		RIG_TEST(test_split_read_only),	    RIG_TEST(test_split_without_wp),
+		RIG_TEST(test_split_other_frames),  RIG_TEST(test_split_not_dirty),
+		RIG_TEST(test_split_watched),	    RIG_TEST(test_large_read_only),
+		RIG_TEST(test_large_dropped),	    RIG_TEST(test_split_no_execute),
+		RIG_TEST(test_split_reserved),	    RIG_TEST(test_split_two_spaces),
+		RIG_TEST(test_split_before_flush),  cmocka_unit_test(test_split_host_refuses),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -498,7 +498,6 @@ static void do_twiddle(void)
 	do_store(gpa, &v, one_in(2) ? 1 : one_in(2) ? 2 : 4);
 }
 
-/* A table is freed and used as data, or for other entries, wholesale or in odd pieces. */
 static void overwrite_page(uint64_t page, const uint8_t *whole)
 {
 	/* more than the history holds: exact only if flushed at once */
@@ -511,6 +510,7 @@ static void overwrite_page(uint64_t page, const uint8_t *whole)
 	load_space(t.space);
 }
 
+/* A table is freed and used as data, or for other entries, wholesale or in odd pieces. */
 static void do_reuse(void)
 {
 	uint64_t page = (uint64_t)pick_table() << PAGE_SHIFT;
