@@ -4,7 +4,7 @@
  *     ACPI_PM1A_EVT + 0  PM1_STS   16 bits, write 1 to clear
  *     ACPI_PM1A_EVT + 2  PM1_EN    16 bits
  *     ACPI_PM1A_CNT      PM1_CNT   16 bits
- *     ACPI_PM_TMR        PM_TMR    32 bits, read-only, 3579545 Hz
+ *     ACPI_PM_TMR        PM_TMR    32 bits, read-only, 3579545 Hz; also at ACPI_PM_TMR_PIIX4
  *
  * The machine is always in ACPI mode: there is no SMI_CMD, and SCI_EN reads as 1. The SCI, level-triggered on
  * ACPI_SCI_IRQ, is high while some event is both raised and enabled. Writing SLP_EN with the sleep type of
@@ -181,6 +181,7 @@ void acpi_pm_create(struct machine *m)
 	pio_register(m, ACPI_PM1A_EVT, 4, &evt_ops, p);
 	pio_register(m, ACPI_PM1A_CNT, 2, &cnt_ops, p);
 	pio_register(m, ACPI_PM_TMR, 4, &tmr_ops, p);
+	pio_register(m, ACPI_PM_TMR_PIIX4, 4, &tmr_ops, p);
 	machine_on_reset(m, pm_reset, p);
 	pm_reset(p);
 }

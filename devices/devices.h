@@ -61,14 +61,19 @@ void ioapic_create(struct machine *m);
 void acpi_pm_create(struct machine *m);
 void debugport_create(struct machine *m, bool debug_exit, struct chardev *out);
 
-/* Port numbers that the ACPI tables name too (boot/acpi.c). */
-#define ACPI_PM1A_EVT 0x600u
-#define ACPI_PM1A_CNT 0x604u
-#define ACPI_PM_TMR   0x608u
-#define ACPI_SCI_IRQ  9u
-#define ACPI_S5_TYP   5u /* SLP_TYP value of \_S5 */
-#define LAPIC_GPA     0xfee00000u
-#define IOAPIC_GPA    0xfec00000u
-#define LAPIC_BUS_HZ  25000000u /* APIC timer input clock, before the divider */
+/* Port numbers that the ACPI tables name too (boot/acpi.c). The PM timer takes the port through which ISA
+ * Plug and Play cards are set up (Plug and Play ISA 1.0a, WRITE_DATA, 0xa79): the board has no slot for any,
+ * and Linux does not search for them where the port is in use, which would take a third of a second of
+ * delays. The timer answers at the PIIX4's port as well, for programs that know QEMU's ports without asking
+ * ACPI. */
+#define ACPI_PM1A_EVT	  0x600u
+#define ACPI_PM1A_CNT	  0x604u
+#define ACPI_PM_TMR	  0xa78u
+#define ACPI_PM_TMR_PIIX4 0x608u
+#define ACPI_SCI_IRQ	  9u
+#define ACPI_S5_TYP	  5u /* SLP_TYP value of \_S5 */
+#define LAPIC_GPA	  0xfee00000u
+#define IOAPIC_GPA	  0xfec00000u
+#define LAPIC_BUS_HZ	  25000000u /* APIC timer input clock, before the divider */
 
 #endif

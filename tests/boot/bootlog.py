@@ -15,6 +15,8 @@ FINE = (
     r"i8042: PNP: PS/2 appears to have AUX port disabled",
     # A firmware that is not there cannot be asked for a memory map of its own.
     r"DMI not present or invalid",
+    # The board's ACPI timer has the port through which ISA Plug and Play cards would be searched.
+    r"isapnp: Write Data Register 0xa79 already used",
     # The scheduler clock starts from a TSC that has run since the host booted.
     r"sched_clock: Marking unstable",
 )

@@ -160,6 +160,7 @@ def main():
             jobs(vm, score)
             clocks(vm, score)
             raw = vm.shell("dmesg -r").text
+            score.check("no search for ISA Plug and Play cards", "Scanning for PnP cards" not in raw)
             score.check("clocksource", vm.shell("cat /sys/devices/system/clocksource/clocksource0/current_clocksource").text in
                         ("tsc", "acpi_pm", "kvm-clock"))
             score.equal("poweroff", vm.finish("poweroff"), 0)

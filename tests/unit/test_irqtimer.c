@@ -521,7 +521,9 @@ static void acpi_timer(void **state)
 	assert_int_equal(pio_read(m, ACPI_PM_TMR, 2), value & 0xffff);
 	assert_int_equal(pio_read(m, ACPI_PM_TMR + 2, 2), value >> 16);
 	pio_write(m, ACPI_PM_TMR, 0, 4); /* read-only */
+	pio_write(m, 0xa79, 0xff, 1);	 /* a search for ISA Plug and Play cards */
 	assert_int_equal(pio_read(m, ACPI_PM_TMR, 4), value);
+	assert_int_equal(pio_read(m, 0x608, 4), value); /* as a PIIX4 has it */
 	/* TMR_STS at each change of bit 23. */
 	pio_write(m, ACPI_PM1A_EVT, 0x0001, 2);
 	assert_int_equal(pio_read(m, ACPI_PM1A_EVT, 2), 0);
