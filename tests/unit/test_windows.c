@@ -402,22 +402,29 @@ static void test_freed_tables(void **state)
 	guest_free(g);
 }
 
+/* A guest at CPL 3. Its directory, at 0x10000, has one page table, at 0x11000, with nothing in it yet. */
+static struct guest *guest_with_table(void)
+{
+	struct guest *g = guest_new(8u << 20);
+
+	put32(g, 0x10000, 0x11000 | USER);
+	paging_on(g, 0x10000, 0);
+	g->c.cpl = 3;
+	return g;
+}
+
 /* A page table that is new to a user window is not traced. What the guest lowers there serves until it
  * flushes, as in a TLB, and no longer. */
 static void test_unwatched(void **state)
 {
 	const uint32_t rw = USER | PTE_A | PTE_D, ro = rw & ~PTE_RW;
-	struct guest *g = guest_new(8u << 20);
-	struct window *w;
+	struct guest *g = guest_with_table();
+	struct window *w = mem_window_user(g->m);
 	uint32_t v = 1;
 
 	(void)state;
-	put32(g, 0x10000, 0x11000 | USER);
 	for (uint32_t i = 0; i < 4; i++)
 		put32(g, 0x11000 + i * 4, (0x200000 + (i << 12)) | USER);
-	paging_on(g, 0x10000, 0);
-	g->c.cpl = 3;
-	w = mem_window_user(g->m);
 	for (uint32_t i = 0; i < 4; i++)
 		assert_int_equal(access_window(g, w, i << 12, true, &v), DONE);
 	assert_int_equal(mem_traced(g->m, 0x11000), 0);
@@ -458,14 +465,11 @@ static void test_unwatched(void **state)
  */
 static void test_unwatched_long(void **state)
 {
-	struct guest *g = guest_new(8u << 20);
+	struct guest *g = guest_with_table();
 	uint32_t v = 1;
 
 	(void)state;
-	put32(g, 0x10000, 0x11000 | USER);
 	put32(g, 0x11008, 0x200000 | USER);
-	paging_on(g, 0x10000, 0);
-	g->c.cpl = 3;
 	assert_int_equal(access_window(g, mem_window_user(g->m), 0x2000, true, &v), DONE);
 	for (unsigned i = 0; i < LOOSE_LOOKS; i++) {
 		assert_int_equal(mem_traced(g->m, 0x11000), 0);
@@ -482,15 +486,12 @@ static void test_unwatched_long(void **state)
 /* So many pages that the list of those to be looked at would overflow. */
 static void test_unwatched_many(void **state)
 {
-	struct guest *g = guest_new(16u << 20);
+	struct guest *g = guest_with_table();
 	uint32_t v = 1;
 
 	(void)state;
-	put32(g, 0x10000, 0x11000 | USER);
 	for (uint32_t i = 0; i < 1024; i++) /* no two neighbours lie side by side in memory */
 		put32(g, 0x11000 + i * 4, (0x200000 + ((i * 5 & 0x3ff) << 12)) | USER);
-	paging_on(g, 0x10000, 0);
-	g->c.cpl = 3;
 	for (uint32_t i = 0; i < 700; i++) {
 		assert_int_equal(access_window(g, mem_window_user(g->m), i << 12, true, &v), DONE);
 		if (i % 50 == 0)
@@ -510,14 +511,11 @@ static void test_unwatched_many(void **state)
 static void test_unwatched_code(void **state)
 {
 	const struct mem_ops ops = {.code_unmapped = on_code_unmapped};
-	struct guest *g = guest_new(8u << 20);
+	struct guest *g = guest_with_table();
 
 	(void)state;
 	mem_set_ops(g->m, &ops, NULL);
-	put32(g, 0x10000, 0x11000 | USER);
 	put32(g, 0x11004, 0x201000 | USER);
-	paging_on(g, 0x10000, 0);
-	g->c.cpl = 3;
 	mem_window_note_code(&g->c, mem_window_user(g->m), 0x1000);
 	mem_load_cr3(&g->c);
 	unmapped.calls = 0;
