@@ -44,6 +44,8 @@ static struct place place_of(enum item_kind kind, uint64_t gpa, uint32_t eip, ui
 			      .tag = (uint32_t)kind << 11 | (page >> 21 ^ low << 5)};
 }
 
+typedef void item_fn(struct cache *k, struct place at, uint32_t ref);
+
 static void item_add(struct cache *k, struct place at, uint32_t ref)
 {
 	struct line *l;
@@ -162,9 +164,11 @@ static bool no_straddler(void *opaque, const struct block *b)
 	return false;
 }
 
-static struct place ret_place(const struct ret_point *r)
+/* Adds or removes the item that tells of a return point. */
+static void tell_ret(struct cache *k, const struct ret_point *r, item_fn *tell)
 {
-	return place_of(ITEM_RET, r->b->gpa + (r->eip - r->b->eip), r->eip, r->b->mode);
+	tell(k, place_of(ITEM_RET, r->b->gpa + (r->eip - r->b->eip), r->eip, r->b->mode),
+	     (uint32_t)(r - k->ret_points));
 }
 
 void rets_add(struct cache *k, struct block *b)
@@ -173,7 +177,7 @@ void rets_add(struct cache *k, struct block *b)
 		struct ret_point *r = &b->rets[i];
 		assert(r->at + CACHE_MIN_BYTES <= b->host_end);
 		r->b = b;
-		item_add(k, ret_place(r), (uint32_t)(r - k->ret_points));
+		tell_ret(k, r, item_add);
 		const struct block *there =
 			cache_lookup(k, b->gpa + (r->eip - b->eip), r->eip, b->mode, no_straddler, NULL);
 		if (there) {
@@ -186,7 +190,7 @@ void rets_add(struct cache *k, struct block *b)
 void rets_remove(struct cache *k, struct block *b)
 {
 	for (unsigned i = 0; i < b->nrets; i++)
-		item_remove(k, ret_place(&b->rets[i]), (uint32_t)(&b->rets[i] - k->ret_points));
+		tell_ret(k, &b->rets[i], item_remove);
 }
 
 static void hash_add(struct cache *k, const struct block *b)
@@ -212,8 +216,7 @@ static bool can_enter(const struct block *b, unsigned i)
 }
 
 /* Adds or removes the items that tell of these places. */
-static void tell_inside(struct cache *k, const struct block *b,
-			void (*tell)(struct cache *, struct place, uint32_t))
+static void tell_inside(struct cache *k, const struct block *b, item_fn *tell)
 {
 	uint64_t told = ~0ull;
 
@@ -242,7 +245,7 @@ static void lines_grow(struct cache *k)
 			continue;
 		hash_add(k, b);
 		for (unsigned i = 0; i < b->nrets; i++)
-			item_add(k, ret_place(&b->rets[i]), (uint32_t)(&b->rets[i] - k->ret_points));
+			tell_ret(k, &b->rets[i], item_add);
 		tell_inside(k, b, item_add);
 	}
 	for (uint32_t n = 0; n < k->nentries; n++)
