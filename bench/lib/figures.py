@@ -5,9 +5,10 @@ The data that bench/run collects and writes as JSON:
     {"conditions": {...}, "columns": {name: {"label", "note"}}, "missing": {name: why},
      "suites": {suite: {benchmark: {"unit", "group", "columns": {name: [{"round", "median", "minimum", ...}, ...]}}}}}
 
-A ratio is the median of the ratios of figures taken in the same round: what slows the host down for a while slows
-both. The figure of a round is the median of the runs in it or, with STATISTIC "minimum", the least: on a host that is
-busy with other work, that is the run that nobody disturbed.
+A ratio is the median of the ratios of figures taken in the same round, or in the same turn where a round has several
+(they are numbered through, as "round"): what slows the host down for a while slows both. The figure of a turn is the
+median of the runs in it or, with STATISTIC "minimum", the least: on a host that is busy with other work, that is the
+run that nobody disturbed.
 """
 import math
 import statistics

@@ -175,5 +175,5 @@ def report(data, out):
     body = "".join(section(data, suite) for suite in ORDER if suite in data["suites"])
     out.write(f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
               f"<title>bt86: the comparison</title><style>{STYLE}</style></head><body><main><h1>bt86 against the host, hardware "
-              f"and its peers</h1><p>Medians over interleaved rounds; ratios are medians of the ratios within a round.</p>"
+              f"and its peers</h1><p>Medians over interleaved turns; ratios are medians of the ratios within a turn.</p>"
               f"{cards(data)}{facts}{target_section(data)}{body}</main></body></html>\n")

@@ -76,7 +76,7 @@ def condition_lines(data):
     yield f"{c['cpu']}, {c['cpus']} CPUs, {c['host']}, load {c['load']} at the start; {c['date']}"
     yield (f"{c['bt86']} {c['revision']}, kernel {c['kernel']}, {c['memory']} MiB" + (f", {c['append']}" if c["append"] else "")
            + f", {c['runs']} rounds" + (f", {c['minutes']} minutes" if "minutes" in c else ""))
-    yield "of the runs in a round, the " + ("median" if figures.STATISTIC == "median" else "least") + " counts"
+    yield "of the runs in a turn, the " + ("median" if figures.STATISTIC == "median" else "least") + " counts"
     for name, column in data["columns"].items():
         if column["note"]:
             yield f"{column['label']}: {column['note']}"
