@@ -272,6 +272,7 @@ const struct mem_view *mem_view(const struct mem *m);
 struct mem_stats {
 	uint64_t hidden_faults, missed_maps, true_faults, traced_writes, mmio_faults, user_faults;
 	uint64_t pt_writes, pt_eager_maps, pt_unmaps_queued, pt_flushes;
+	uint64_t flushes; /* that the guest asked for */
 	uint64_t pages_mapped, map_calls, unmap_calls, protect_calls;
 	uint64_t windows_created, windows_evicted, window_switches;
 	uint64_t code_unmaps;

@@ -322,6 +322,7 @@ bool mem_stale(const struct mem *m)
 
 void mem_flush_page(struct vcpu *c, uint32_t lin)
 {
+	c->mem->stats.flushes++;
 	tlb_flush_page(c->mem, lin);
 	apply_current(c->mem);
 }
@@ -330,6 +331,7 @@ void mem_load_cr3(struct vcpu *c)
 {
 	struct mem *m = c->mem;
 
+	m->stats.flushes++;
 	tlb_flush(m);
 	if (m->enabled && m->mode.paging)
 		space_select(c);
@@ -377,6 +379,7 @@ void mem_mode_changed(struct vcpu *c)
 	struct mem *m = c->mem;
 	const struct paging_mode now = mode_of(c), before = m->mode;
 
+	m->stats.flushes++;
 	tlb_flush(m);
 	if (!m->enabled)
 		return;

@@ -74,8 +74,11 @@ struct bt {
 	uint32_t not_flat;  /* MODE_NF_* */
 	bool sole_super;    /* chains across pages are allowed in supervisor code */
 	uint64_t gen;	    /* counts up whenever blocks or mappings of code went away */
-	uint32_t stuck_eip, stuck_lin;
-	unsigned stuck;	       /* the same fault mapped again and again */
+	struct mapped_fault {
+		uint32_t eip, lin;
+		uint64_t events; /* what happened before it, counted */
+		unsigned again;	 /* how often it came in a row */
+	} mapped;	       /* the last fault that a mapping was the answer to */
 	struct verify *verify; /* NULL unless asked for */
 	bool trapping;	       /* a store that trapped is being emulated */
 	struct block *sampled; /* the block that a kick found the PC in, to be looked at */

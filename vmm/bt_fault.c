@@ -86,6 +86,24 @@ static void missed(struct bt *bt, const struct spot *s, bool write)
 		adapt(bt, s, flag);
 }
 
+/* Something that maps a page and faults on it again is ours to sort out, not the guest's. But the guest may
+ * have taken the page away meanwhile, or be another process where the same happens: then it has flushed or
+ * entered a handler; or its page is one that code comes and goes in. */
+#define STUCK 8u
+
+static bool stuck(struct bt *bt, uint32_t eip, uint32_t lin)
+{
+	struct mapped_fault *f = &bt->mapped;
+	const uint64_t events =
+		bt->mem_stats->flushes + bt->k.stats.blocks_made + bt->c->n_intr + bt->c->n_interp;
+
+	if (f->eip != eip || f->lin != lin || f->events != events) {
+		*f = (struct mapped_fault){.eip = eip, .lin = lin, .events = events};
+		return false;
+	}
+	return ++f->again > STUCK;
+}
+
 /* What a page fault in a window was. True: the window has the page now, run the instruction again. */
 static bool page_fault(struct bt *bt, const struct spot *s)
 {
@@ -113,17 +131,9 @@ static bool page_fault(struct bt *bt, const struct spot *s)
 		missed(bt, s, write);
 	if (f == MEM_FAULT_MAPPED) {
 		bt->st.faults_hidden++;
-		/* Something that maps a page and faults on it again is ours to sort out, not the guest's. */
-		if (bt->stuck_eip == s->eip && bt->stuck_lin == (uint32_t)lin && ++bt->stuck > 8) {
-			bt->stuck = 0;
-			f = MEM_FAULT_EMULATE;
-		} else {
-			if (bt->stuck_eip != s->eip || bt->stuck_lin != (uint32_t)lin)
-				bt->stuck = 0;
-			bt->stuck_eip = s->eip;
-			bt->stuck_lin = (uint32_t)lin;
+		if (!stuck(bt, s->eip, (uint32_t)lin))
 			return true;
-		}
+		f = MEM_FAULT_EMULATE;
 	}
 	precise(bt, s, f == MEM_FAULT_GUEST && !retold(s));
 	switch (f) {

@@ -79,6 +79,8 @@ MUTANTS = [
      "\tcache_space_forget(&bt->k, mem_window_id(w), lin, pages);\n", "", "guest.tlb|smc.guest.bt|guest.smc|fuzz.corpus"),
     ("cross-chains-stay", "chains from other pages into remapped code stay", "cache/chain.c",
      "if (e->cross || ends)", "if (ends)", "unit.cache|guest.tlb|smc.guest.bt"),
+    ("stuck-by-number", "a page that the guest takes away and gives back is taken for one that cannot be mapped", "vmm/bt_fault.c",
+     " || f->events != events)", ")", "guest.paging.bt"),
     ("segment-limit", "the last byte of an access may lie behind the limit", "vmm/interp/segment.c",
      "return last >= off && last <= s->limit;", "return last >= off && off <= s->limit;", "unit.interp|guest.segments"),
     ("poison-lost", "segments with a limit are used as if they had none", "vmm/bt.h",
