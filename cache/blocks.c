@@ -137,7 +137,7 @@ struct block *cache_lookup(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t
 			continue;
 		if (!b->len2)
 			return b;
-		if (!straddler && second(opaque, b))
+		if (!straddler && second && second(opaque, b))
 			straddler = b;
 	}
 	return straddler;
@@ -157,13 +157,6 @@ struct ret_point *cache_ret_point(const struct cache *k, uint64_t gpa, uint32_t 
 	return NULL;
 }
 
-static bool no_straddler(void *opaque, const struct block *b)
-{
-	(void)opaque;
-	(void)b;
-	return false;
-}
-
 /* Adds or removes the item that tells of a return point. */
 static void tell_ret(struct cache *k, const struct ret_point *r, item_fn *tell)
 {
@@ -179,7 +172,7 @@ void rets_add(struct cache *k, struct block *b)
 		r->b = b;
 		tell_ret(k, r, item_add);
 		const struct block *there =
-			cache_lookup(k, b->gpa + (r->eip - b->eip), r->eip, b->mode, no_straddler, NULL);
+			cache_lookup(k, b->gpa + (r->eip - b->eip), r->eip, b->mode, NULL, NULL);
 		if (there) {
 			space_redirect(k, b->mode, r->eip, there->host, r->at);
 			recall_redirect(k, b, r->eip, (uint32_t)(uintptr_t)k->rx + r->at);

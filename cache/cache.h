@@ -187,7 +187,8 @@ void cache_flush(struct cache *k);
 /* ---- blocks */
 /* Several straddlers may share a key and differ in their second page; one for which second(opaque, b) holds
  * is returned, unless there is a block with that key that is none: made while the second page was not there,
- * it is as good, and who comes twice shall find the same. second is called for straddlers only. */
+ * it is as good, and who comes twice shall find the same. second is called for straddlers only; NULL: it holds
+ * for none. */
 struct block *cache_lookup(struct cache *k, uint64_t gpa, uint32_t eip, uint32_t mode,
 			   bool (*second)(void *opaque, const struct block *b), void *opaque);
 /* The point behind a call that has been translated already, or NULL. */

@@ -107,13 +107,6 @@ void tr_behind_call(struct tr *t, unsigned i)
 		tr_exit(t, em_jmp32(&t->e), EXIT_JMP, next);
 }
 
-static bool no_straddler(void *opaque, const struct block *b)
-{
-	(void)opaque;
-	(void)b;
-	return false;
-}
-
 /* Whether the block goes on behind a branch, at offset `at`, which ends it otherwise: behind what may not be
  * taken and behind calls, on the same page, unless there is a block to go on with. */
 static bool goes_on(struct tr *t, enum insn_class cl, unsigned at)
@@ -131,7 +124,7 @@ static bool goes_on(struct tr *t, enum insn_class cl, unsigned at)
 	/* Each takes an exit, and the end takes two; each call has a return point. */
 	if (t->jccs + t->calls + 2 > CACHE_MAX_EXITS || t->calls + 1 > CACHE_MAX_CALLS)
 		return false;
-	return !cache_lookup(t->k, rq->gpa + at, rq->eip + at, rq->mode, no_straddler, NULL);
+	return !cache_lookup(t->k, rq->gpa + at, rq->eip + at, rq->mode, NULL, NULL);
 }
 
 /* The instruction at this offset is a call of which there is a translation, which can be entered there. */

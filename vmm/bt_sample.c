@@ -39,19 +39,12 @@ static const struct exit_link *loop_end(const struct block *b)
 	return end;
 }
 
-static bool no_straddler(void *opaque, const struct block *b)
-{
-	(void)opaque;
-	(void)b;
-	return false;
-}
-
 /* The end of a loop that begins in another block. (The kick has unchained it.) */
 static bool is_split(struct bt *bt, const struct block *b, const struct exit_link *end)
 {
-	const struct block *to = end ? cache_lookup(&bt->k, b->gpa + (end->target - b->eip), end->target,
-						    b->mode, no_straddler, NULL)
-				     : NULL;
+	const struct block *to =
+		end ? cache_lookup(&bt->k, b->gpa + (end->target - b->eip), end->target, b->mode, NULL, NULL)
+		    : NULL;
 
 	return to && to->host - b->host >= b->host_end - b->host;
 }

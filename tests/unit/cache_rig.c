@@ -50,13 +50,6 @@ struct block *rig_block(uint64_t gpa, uint32_t eip, const char *bytes, size_t le
 	return translate_block(&rig, &rq);
 }
 
-bool rig_never(void *opaque, const struct block *b)
-{
-	(void)opaque;
-	(void)b;
-	return false;
-}
-
 bool rig_always(void *opaque, const struct block *b)
 {
 	(void)opaque;

@@ -21,8 +21,7 @@ int rig_empty(void **state);
 /* Translates these bytes, which HLTs follow up to the end of their page. cross: exits may be chained to other
  * pages. */
 struct block *rig_block(uint64_t gpa, uint32_t eip, const char *bytes, size_t len, bool cross);
-/* For cache_lookup: a straddler's second page is never, or always, the one that is asked for. */
-bool rig_never(void *opaque, const struct block *b);
+/* For cache_lookup: a straddler's second page is always the one that is asked for. */
 bool rig_always(void *opaque, const struct block *b);
 /* The arena offset that the branch that an exit patches leads to, and the one that a slot leads to. */
 uint32_t rig_leads_to(const struct exit_link *e);

@@ -16,12 +16,12 @@ static void lookup_by_key(void **state)
 	struct block *a = rig_block(0x1000, 0x80001000, "\x90\xc3", 2, false);
 
 	(void)state;
-	assert_ptr_equal(cache_lookup(&rig, 0x1000, 0x80001000, 0, rig_never, NULL), a);
-	assert_null(cache_lookup(&rig, 0x1000, 0x80001001, 0, rig_never, NULL));
-	assert_null(cache_lookup(&rig, 0x2000, 0x80001000, 0, rig_never, NULL));
-	assert_null(cache_lookup(&rig, 0x1000, 0x80001000, MODE_USER, rig_never, NULL));
+	assert_ptr_equal(cache_lookup(&rig, 0x1000, 0x80001000, 0, NULL, NULL), a);
+	assert_null(cache_lookup(&rig, 0x1000, 0x80001001, 0, NULL, NULL));
+	assert_null(cache_lookup(&rig, 0x2000, 0x80001000, 0, NULL, NULL));
+	assert_null(cache_lookup(&rig, 0x1000, 0x80001000, MODE_USER, NULL, NULL));
 	cache_flush(&rig);
-	assert_null(cache_lookup(&rig, 0x1000, 0x80001000, 0, rig_never, NULL));
+	assert_null(cache_lookup(&rig, 0x1000, 0x80001000, 0, NULL, NULL));
 }
 
 static void invalidation_hits_exactly_the_bytes(void **state)
@@ -52,7 +52,7 @@ static void straddler(void **state)
 	assert_int_equal(a->len2, 3);
 	assert_int_equal(a->gpa2, 0x9000);
 	assert_ptr_equal(cache_lookup(&rig, 0x1ffe, 0x1ffe, 0, rig_always, NULL), a);
-	assert_null(cache_lookup(&rig, 0x1ffe, 0x1ffe, 0, rig_never, NULL));
+	assert_null(cache_lookup(&rig, 0x1ffe, 0x1ffe, 0, NULL, NULL));
 	assert_int_equal(cache_invalidate(&rig, 0x9003, 4, &left), 0);
 	assert_int_equal(cache_invalidate(&rig, 0x9002, 1, &left), 1);
 	assert_false(a->valid);
@@ -76,7 +76,7 @@ static void straddler_and_shorter_block(void **state)
 	c = rig_block(0x1ffd, 0x1ffd, bytes, 3, false);
 	assert_int_equal(c->len2, 3);
 	assert_ptr_equal(cache_lookup(&rig, 0x1ffd, 0x1ffd, 0, rig_always, NULL), b);
-	assert_ptr_equal(cache_lookup(&rig, 0x1ffd, 0x1ffd, 0, rig_never, NULL), b);
+	assert_ptr_equal(cache_lookup(&rig, 0x1ffd, 0x1ffd, 0, NULL, NULL), b);
 	cache_drop(&rig, b);
 	assert_true(cache_lookup(&rig, 0x1ffd, 0x1ffd, 0, rig_always, NULL)->len2);
 }
@@ -198,7 +198,7 @@ static void entries(void **state)
 	assert_int_equal(cache_invalidate(&rig, 0x1000, 1, NULL), 1);
 	assert_false(e->valid);
 	assert_int_equal(rig_leads_to(&j->exits[0]), cache_stub(&rig, &j->exits[0]));
-	assert_null(cache_lookup(&rig, 0x1006, 0x1006, 0, rig_never, NULL));
+	assert_null(cache_lookup(&rig, 0x1006, 0x1006, 0, NULL, NULL));
 }
 
 /* The jump that takes the place of an entry is not patched any more: here it stands where an exit was. */

@@ -187,17 +187,17 @@ static void returns(void **state)
 	assert_ptr_equal(cache_ret_point(&rig, 0x1005, 0x1005, 0), &a->rets[0]);
 	assert_null(cache_ret_point(&rig, 0x1005, 0x1005, MODE_USER));
 	assert_null(cache_ret_point(&rig, 0x3005, 0x1005, 0));
-	assert_null(cache_lookup(&rig, 0x1005, 0x1005, 0, rig_never, NULL));
+	assert_null(cache_lookup(&rig, 0x1005, 0x1005, 0, NULL, NULL));
 	struct block *e = cache_enter(&rig, 0x1005, 0x1005, 0, false);
 	assert_non_null(e);
-	assert_ptr_equal(cache_lookup(&rig, 0x1005, 0x1005, 0, rig_never, NULL), e);
+	assert_ptr_equal(cache_lookup(&rig, 0x1005, 0x1005, 0, NULL, NULL), e);
 	cache_table_set(&rig, s, e);
 	assert_int_equal(rig_slot(s, 0x1005), a->rets[0].at);
 	/* dropped, what the slot leads to is a jump to the miss stub */
 	const uint32_t at = rig_slot(s, 0x1005);
 	cache_drop(&rig, a);
 	assert_null(cache_ret_point(&rig, 0x1005, 0x1005, 0));
-	assert_null(cache_lookup(&rig, 0x1005, 0x1005, 0, rig_never, NULL));
+	assert_null(cache_lookup(&rig, 0x1005, 0x1005, 0, NULL, NULL));
 	assert_int_equal(rig.rx[at], 0xe9);
 	const struct exit_link jump = {.patch = at + 1};
 	assert_int_equal(rig_leads_to(&jump), CACHE_MISS_STUB);
