@@ -55,7 +55,7 @@ class Session:
         self.report(f"no more {name}: {why}")
 
     def late(self, number):
-        """Behind the deadline, and not in the first round, which is always completed."""
+        """Behind the deadline, and not in the first round, or turn of it, which is always completed."""
         return number > 0 and self.deadline is not None and time.monotonic() > self.deadline
 
     def rounds(self):
